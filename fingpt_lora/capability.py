@@ -1,0 +1,175 @@
+"""What the machine can do, and the settings that follow from it where the recipe leaves them open.
+
+TRL's own defaults assume a recent GPU: on a laptop they raise, or recompute activations that fit. Each value
+filled in here carries its reason, which a run prints once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fingpt_lora.recipe import Recipe
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Hardware that matters for the settings."""
+
+    device: str  # cuda, mps or cpu
+    name: str
+    cores: int
+    memory: int  # bytes of main memory
+    bf16: bool  # whether bfloat16 matrix products run in hardware
+    gpus: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the machine for the manifest."""
+        return {
+            "device": self.device,
+            "name": self.name,
+            "cores": self.cores,
+            "memory_gib": round(self.memory / _GIB, 1),
+            "bf16": self.bf16,
+            "gpus": self.gpus,
+        }
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One setting that the recipe left open."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@cache
+def detect() -> Machine:
+    """Look at this machine. Torch is imported only where a GPU may be there to ask about."""
+    import psutil
+
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    memory = int(psutil.virtual_memory().total)
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    if apple or Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            name, bf16 = torch.cuda.get_device_name(0), torch.cuda.is_bf16_supported(including_emulation=False)
+            return Machine("cuda", name, cores, memory, bf16, torch.cuda.device_count())
+        if apple and torch.backends.mps.is_available():
+            return Machine("mps", "Apple GPU", cores, memory, False)
+    name, flags = _cpu()
+    # Without these units a bfloat16 product is emulated, element by element: hundreds of times slower than float32.
+    return Machine("cpu", name, cores, memory, bool({"avx512_bf16", "amx_bf16"} & flags))
+
+
+def _cpu() -> tuple[str, set[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    entries: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        entries.setdefault(key.strip(), value.strip())
+    return entries.get("model name", platform.machine()), set(entries.get("flags", "").split())
+
+
+def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: int, world_size: int = 1) -> list[Filled]:
+    """Return the settings that the recipe leaves open, each with its reason.
+
+    Args:
+        recipe: what the user wrote.
+        machine: what it runs on.
+        base_bytes: size of the base checkpoint's weights.
+        train_rows: rows per epoch.
+        world_size: training processes.
+    """
+    written = {f"training.{key}" for key in recipe.training} | {f"adapter.{key}" for key in recipe.adapter}
+    if recipe.model.dtype != "auto":
+        written.add("model.dtype")
+    if recipe.model.attn_implementation != "auto":
+        written.add("model.attn_implementation")
+    filled: list[Filled] = []
+
+    def fill(key: str, value: Any, reason: str) -> None:
+        if key not in written:
+            filled.append(Filled(key, value, reason))
+
+    cpu = machine.device == "cpu"
+    big = base_bytes > 2 * _GIB
+    if machine.bf16:
+        fill("model.dtype", "bfloat16", f"{machine.name} multiplies bfloat16 in hardware")
+    else:
+        fill("model.dtype", "float32", f"{machine.name} has no bfloat16 units; emulating them is far slower")
+    fill(
+        "model.attn_implementation",
+        "eager" if cpu else "sdpa",
+        "fastest in training at these lengths on a CPU" if cpu else "fused attention on the GPU",
+    )
+    fill("training.use_cpu", cpu, "no GPU was found" if cpu else f"{machine.name} was found")
+    if "training.fp16" not in written:
+        fill("training.bf16", machine.bf16, "mixed precision only where the hardware has bfloat16")
+    fill(
+        "training.gradient_checkpointing",
+        big,
+        f"the base has {base_bytes / _GIB:.1f} GiB of weights; its activations " + ("may not fit" if big else "fit"),
+    )
+    fill("training.dataloader_pin_memory", machine.device == "cuda", "pinned memory only speeds copies to a CUDA GPU")
+    fill("training.dataloader_num_workers", 0, "rows are token ids in memory already")
+    fill("training.per_device_train_batch_size", 16, "small batches suit LoRA")
+    fill("training.learning_rate", 2e-4, "LoRA takes about ten times the rate of full fine-tuning")
+    if recipe.peft_type == "LORA":
+        fill("adapter.target_modules", "all-linear", "adapters on attention alone learn less at equal size")
+    batch = recipe.training.get("per_device_train_batch_size", 16)
+    batch *= recipe.training.get("gradient_accumulation_steps", 1) * world_size
+    steps = max(1, -(-train_rows // batch))
+    if recipe.training.get("eval_strategy", "no") == "no":
+        fill("training.save_strategy", "steps", "a stopped run continues from its last checkpoint")
+        every = min(500, max(10, steps // 2))
+        fill("training.save_steps", every, f"about twice an epoch of {steps} steps")
+    else:
+        strategy = recipe.training["eval_strategy"]
+        fill("training.save_strategy", strategy, "checkpoints where the validation rows are scored")
+        if "eval_steps" in recipe.training:
+            fill("training.save_steps", recipe.training["eval_steps"], "checkpoints where the validation rows are scored")
+    fill("training.save_total_limit", 2, "each checkpoint holds the adapter and its optimizer state")
+    if "early_stopping_patience" in recipe.training:
+        fill("training.load_best_model_at_end", True, "early stopping keeps the best checkpoint")
+    if recipe.training.get("load_best_model_at_end") or "early_stopping_patience" in recipe.training:
+        fill("training.metric_for_best_model", "macro_f1", "the task's metric, by label scoring")
+        fill("training.greater_is_better", True, "more macro-F1 is better")
+    fill("training.logging_steps", max(1, min(10, steps // 10)), f"an epoch has {steps} steps")
+    return filled
+
+
+def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
+    """Return the recipe with the filled-in values written into it."""
+    sections: dict[str, dict[str, Any]] = {"model": {}, "adapter": dict(recipe.adapter), "training": dict(recipe.training)}
+    for item in filled:
+        section, key = item.key.split(".", 1)
+        sections[section][key] = item.value
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update=sections["model"]),
+            "adapter": sections["adapter"],
+            "training": sections["training"],
+        }
+    )
+
+
+def for_inference(recipe: Recipe, machine: Machine) -> Recipe:
+    """Return a run's recipe with precision and attention chosen for the machine of use, not that of training."""
+    open_model = recipe.model.model_copy(update={"dtype": "auto", "attn_implementation": "auto"})
+    filled = fill_in(recipe.model_copy(update={"model": open_model}), machine, base_bytes=0, train_rows=1)
+    return resolve(recipe, [item for item in filled if item.key.startswith("model.")])

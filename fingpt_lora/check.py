@@ -1,0 +1,107 @@
+"""What ``fingpt-lora check`` prints about a plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from fingpt_lora import runs
+from fingpt_lora.plan import Plan
+from fingpt_lora.prompts import IGNORED, Example
+from fingpt_lora.recipe import dump_recipe
+
+_BINS = 10
+
+
+def show_plan(plan: Plan) -> None:
+    """Print settings, rows, prompts, lengths, steps and what will be written."""
+    console = Console()
+    console.rule("recipe, every value filled in")
+    console.print(Text(dump_recipe(plan.recipe).rstrip()))
+    console.rule("filled in for this machine")
+    for item in plan.filled:
+        console.print(Text(f"{item.key} = {item.value}"), Text(f"({item.reason})", style="dim"))
+    console.rule("rows")
+    console.print(_row_table(plan))
+    for line in _audit_lines(plan):
+        console.print(Text(line))
+    console.rule("prompts: what is supervised is marked")
+    for number in _sample(plan):
+        console.print(Panel(_rendered(plan, plan.train[number]), title=f"training row {number + 1}", title_align="left"))
+    console.rule("tokens per training row")
+    console.print(_histogram(plan))
+    console.rule("plan")
+    console.print(_closing(plan))
+
+
+def _row_table(plan: Plan) -> Table:
+    table = Table("split", *plan.contract.labels, "all", box=box.SIMPLE_HEAD)
+    for name in ("train", "validation", "test"):
+        counts = Counter(row.label for row in getattr(plan.splits, name))
+        table.add_row(name, *(str(counts[label]) for label in plan.contract.labels), str(sum(counts.values())))
+    return table
+
+
+def _audit_lines(plan: Plan) -> list[str]:
+    audit = plan.splits.audit.as_dict()
+    lines = [f"{key}: {value}" for key, value in audit.get("duplicates", {}).items() if value]
+    contradictions = audit.get("contradictions", {})
+    if any(isinstance(value, int) and value for value in contradictions.values()):
+        lines.append(f"texts with contradicting labels: {contradictions}")
+    lines += list(audit.get("warnings", []))
+    return lines
+
+
+def _sample(plan: Plan) -> list[int]:
+    """Return three training rows, of different labels where there are as many."""
+    seen: dict[str | None, int] = {}
+    for number, row in enumerate(plan.splits.train):
+        seen.setdefault(row.label, number)
+    return [*seen.values(), *(n for n in range(len(plan.train)) if n not in seen.values())][:3]
+
+
+def _rendered(plan: Plan, example: Example) -> Text:
+    start = next(i for i, label in enumerate(example.labels) if label != IGNORED)
+    text = Text(plan.encoder.text(example.ids[:start]))
+    text.append(plan.encoder.text(example.ids[start:]), style="bold black on green")
+    return text
+
+
+def _histogram(plan: Plan) -> Text:
+    lengths = sorted(len(example.ids) for example in plan.train)
+    low, high = lengths[0], lengths[-1]
+    width = max(1, -(-(high - low + 1) // _BINS))
+    counts = Counter((length - low) // width for length in lengths)
+    most = max(counts.values())
+    lines = [
+        f"{low + b * width:>6} - {low + (b + 1) * width - 1:<6} {'█' * round(40 * counts[b] / most)} {counts[b]}"
+        for b in range(max(counts) + 1)
+    ]
+    middle, late = lengths[len(lengths) // 2], lengths[int(len(lengths) * 0.95)]
+    lines.append(f"median {middle}, 95th percentile {late}, longest {high}, limit {plan.contract.max_length}")
+    return Text("\n".join(lines))
+
+
+def _closing(plan: Plan) -> Group:
+    folder = Path(plan.recipe.output)
+    state = runs.state_of(folder, plan.identity)
+    words = {
+        "new": "will be written anew",
+        "continue": "holds this run, unfinished: training goes on from its last checkpoint",
+        "done": "holds this run, finished: nothing will be computed again",
+    }
+    files = f"{runs.RECIPE}, {runs.MANIFEST}, {runs.METRICS}, prompt_contract.json, adapter/, plots/, report.html, README.md"
+    return Group(
+        Text(f"base       {plan.recipe.model.base} in {plan.checkpoint}"),
+        Text(f"steps      {plan.steps}"),
+        Text(f"shortened  {plan.shortened} training rows"),
+        Text(f"contract   {plan.contract.hash[:16]}"),
+        Text(f"run        {plan.identity[:16]}"),
+        Text(f"folder     {folder} {words[state]}: {files}" if state == "new" else f"folder     {folder} {words[state]}"),
+    )

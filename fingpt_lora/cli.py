@@ -1,0 +1,145 @@
+"""The command line: thin. Each command imports what it needs, so that ``--help`` and ``check`` answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fingpt_lora.errors import FingptLoraError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune, evaluate and use adapters for financial language models.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe, e.g. recipes/sentiment.yaml.", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
+]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment.", metavar="RUN")]
+
+
+@app.command()
+def check(recipe: RecipePath, override: Overrides = None) -> None:
+    """Show what a recipe would do: settings, rows, prompts, lengths, steps. Needs no weights."""
+    from fingpt_lora.check import show_plan
+    from fingpt_lora.plan import make_plan
+    from fingpt_lora.recipe import load_recipe
+
+    show_plan(make_plan(load_recipe(recipe, override or [])))
+
+
+@app.command()
+def train(recipe: RecipePath, override: Overrides = None) -> None:
+    """Train and evaluate a recipe on this machine (accelerate launch -m fingpt_lora.train for several processes)."""
+    from fingpt_lora.train import run_recipe
+
+    run_recipe(recipe, override or [])
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Annotated[str, typer.Option("--data", help="A labelled file in the shape of the run's data.")],
+    output: Annotated[Path | None, typer.Option("--output", help="Also write the metrics to this JSON file.")] = None,
+) -> None:
+    """Score a labelled file with the run's own field and label map."""
+    from fingpt_lora.predict import Predictor, evaluate_file
+    from fingpt_lora.report import summary_table
+
+    metrics = evaluate_file(Predictor.load(run), data)
+    if output is not None:
+        from fingpt_lora.atomic import write_json
+
+        write_json(output, metrics)
+    _print(summary_table({"test": metrics}, metrics["audit"], caption=f"{run} on {data}"))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    inputs: Annotated[list[str], typer.Argument(help="Texts, or one file of rows.", metavar="TEXT... | FILE")],
+    format: Annotated[str | None, typer.Option("--format", help="jsonl or csv, for a file (default jsonl).")] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Write to this file instead of the screen.")] = None,
+) -> None:
+    """Label texts as a table, or every row of a file as JSON lines or CSV."""
+    from fingpt_lora.errors import DataError, did_you_mean
+
+    if format not in (None, "jsonl", "csv"):
+        raise DataError(f"--format: '{format}' is not known.{did_you_mean(format, ['jsonl', 'csv'])}")
+    is_file = len(inputs) == 1 and (format is not None or output is not None or Path(inputs[0]).is_file())
+    if is_file and not Path(inputs[0]).is_file():
+        raise DataError(f"There is no file '{inputs[0]}' to predict. --format and --output go with a file of rows.")
+    from fingpt_lora.predict import Predictor, open_output, predict_file, say_done
+
+    predictor = Predictor.load(run)
+    if is_file:
+        stream = open_output(output)
+        try:
+            count = predict_file(predictor, inputs[0], stream, "csv" if format == "csv" else "jsonl")
+        finally:
+            if output is not None:
+                stream.close()
+        say_done(count, output)
+    else:
+        _print(_prediction_table(inputs, predictor.predict(inputs)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors that complete YAML."""
+    from fingpt_lora.recipe import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _prediction_table(texts: list[str], answers: list[dict[str, Any]]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("text", ratio=1)
+    table.add_column("label")
+    names = list(answers[0]["probabilities"] or {})
+    for name in names:
+        table.add_column(name, justify="right")
+    from rich.text import Text
+
+    for text, answer in zip(texts, answers, strict=True):
+        shares = [f"{answer['probabilities'][name]:.3f}" for name in names]
+        table.add_row(Text(text), answer["label"] or "(no valid answer)", *shares)
+    return table
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence and its exit code, never a traceback."""
+    run_safely(app)
+
+
+def run_safely(action: Any) -> None:
+    """Call ``action`` and turn this package's errors into one sentence on standard error and an exit code."""
+    try:
+        action()
+    except FingptLoraError as error:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader of our output had enough
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. The same command continues where the last checkpoint was.\n")
+        sys.exit(130)

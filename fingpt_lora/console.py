@@ -1,0 +1,43 @@
+"""What a person sees: notes on standard error, results on standard output, no library chatter between."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0, the one that speaks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def note(message: str) -> None:
+    """Print one line for the person, from rank 0 only."""
+    if is_main():
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(message, style="dim", markup=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep other libraries' warnings and log lines below errors while the block runs.
+
+    They are written for programmers of those libraries; what a user must know, this package says in its own
+    words. Our own warnings are errors in the tests.
+    """
+    names = ("transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "huggingface_hub", "torch")
+    before = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module=r"fingpt_lora(\.|$)")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,40 @@
+"""The smallest things that travel: a row, and a record that could not become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file, before anyone knows what its columns mean."""
+
+    values: Mapping[str, Any]
+    origin: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A record that cannot be used, with its place and the reason."""
+
+    origin: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Return ``file:line: reason``."""
+        return f"{self.origin}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A text, its canonical label (None where none is needed), and where both came from."""
+
+    text: str
+    label: str | None
+    origin: str
+    line: int
+    values: Mapping[str, Any] = field(default_factory=dict)

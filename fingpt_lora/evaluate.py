@@ -1,0 +1,179 @@
+"""Evaluate honestly: base, adapter and two baselines on the same rows, by label scoring or by strict parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fingpt_lora import checkpoints, report, runs
+from fingpt_lora.atomic import write_json
+from fingpt_lora.baselines import majority_baseline, tfidf_baseline
+from fingpt_lora.console import is_main
+from fingpt_lora.data import Row
+from fingpt_lora.generate import generate_answers
+from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
+from fingpt_lora.plan import Plan, labels, texts
+from fingpt_lora.prompts import PromptEncoder
+from fingpt_lora.recipe import EvaluationSection, dump_recipe
+from fingpt_lora.scoring import score_labels
+
+
+def predict_rows(
+    model: torch.nn.Module,
+    encoder: PromptEncoder,
+    rows: Sequence[str],
+    section: EvaluationSection,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[str | None], np.ndarray | None]:
+    """Return the label of each text (None = an answer that is not one), and in score mode the probabilities.
+
+    Returns:
+        labels of length (rows,) and probabilities of shape (rows, labels) or None in generate mode.
+    """
+    if section.mode == "generate":
+        answers = generate_answers(model, encoder, rows, batch_size=section.batch_size, progress=progress)
+        pairs = zip(rows, answers, strict=True)
+        return [encoder.task.parse(answer, encoder.task.language(text)) for text, answer in pairs], None
+    log_probs = score_labels(model, encoder, rows, batch_size=section.batch_size, progress=progress)
+    names = encoder.contract.labels
+    return [names[i] for i in log_probs.argmax(axis=1)], np.exp(log_probs)
+
+
+def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what: str | None = None) -> Predictions:
+    """Predict labelled rows, shared among the processes of a run; every process gets all predictions.
+
+    Args:
+        plan: task, encoder and evaluation settings.
+        model: base or adapted model; under FSDP every process must take part in every forward.
+        rows: rows with labels.
+        what: shown beside a progress bar on rank 0; none without.
+    """
+    rank, world = _rank_and_world(model)
+    mine = texts(rows)[rank::world]
+    with _progress(what, len(mine)) as progress:
+        predicted, probabilities = predict_rows(model, plan.encoder, mine, plan.recipe.evaluation, progress)
+    if world > 1:
+        from accelerate.utils import gather_object
+
+        gathered = gather_object([(rank, predicted, probabilities)])
+        predicted = [None] * len(rows)
+        merged = None if probabilities is None else np.zeros((len(rows), len(plan.contract.labels)))
+        for other, part, part_probabilities in gathered:
+            predicted[other::world] = part
+            if merged is not None:
+                merged[other::world] = part_probabilities
+        probabilities = merged
+    return Predictions(plan.contract.labels, tuple(labels(rows)), tuple(predicted), probabilities)
+
+
+def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    state = PartialState()
+    # A sharded model's forward is a joint act: all processes must run the same rows.
+    if state.num_processes == 1 or state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return 0, 1
+    return state.process_index, state.num_processes
+
+
+class _progress:
+    """A rich progress bar on standard error for rank 0, or nothing."""
+
+    def __init__(self, what: str | None, total: int) -> None:
+        self._what, self._total = what, total
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[int], None] | None:
+        if self._what is None or not is_main():
+            return None
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=self._total, desc=self._what, unit="row", leave=False, dynamic_ncols=True)
+        update: Callable[[int], None] = self._bar.update
+        return update
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def evaluate_base(plan: Plan, base: torch.nn.Module) -> Predictions | None:
+    """Score the untouched base model on the test rows, where the recipe wants it."""
+    if not plan.recipe.evaluation.base_model:
+        return None
+    return predict_split(plan, base, plan.splits.test, "Scoring the untouched base model")
+
+
+def evaluate_run(
+    plan: Plan, model: torch.nn.Module, base: Predictions | None, training: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``: test, baselines, comparison, train."""
+    own = predict_split(plan, model, plan.splits.test, "Scoring the adapter")
+    section, train_rows = plan.recipe.evaluation, plan.splits.train
+    settings = {"bootstrap": section.bootstrap, "confidence": section.confidence}
+    metrics: dict[str, Any] = {"test": classification_metrics(own, **settings)}
+    if not is_main():
+        return metrics
+    train_labels, test_texts = labels(train_rows), texts(plan.splits.test)
+    baselines = {
+        "majority": majority_baseline(train_labels, own.gold, own.labels),
+        "tfidf_logreg": tfidf_baseline(texts(train_rows), train_labels, test_texts, own.gold, own.labels),
+    }
+    if base is not None:
+        baselines["base_model"] = base
+    metrics["baselines"] = {name: classification_metrics(p, **settings) for name, p in baselines.items()}
+    metrics["comparison"] = {
+        name: paired_bootstrap(own, p, bootstrap=section.bootstrap, confidence=section.confidence)
+        for name, p in baselines.items()
+    }
+    metrics["train"] = {key: value for key, value in training.items() if key != "log_history"}
+    languages = {plan.task.language(text) for text in test_texts}
+    if len(languages) > 1:
+        metrics["test_by_language"] = {
+            language: classification_metrics(_only(own, test_texts, plan, language), **settings)
+            for language in sorted(languages)
+        }
+    return metrics
+
+
+def _only(predictions: Predictions, test_texts: Sequence[str], plan: Plan, language: str) -> Predictions:
+    rows = [i for i, text in enumerate(test_texts) if plan.task.language(text) == language]
+    probabilities = predictions.probabilities
+    return Predictions(
+        predictions.labels,
+        tuple(predictions.gold[i] for i in rows),
+        tuple(predictions.predicted[i] for i in rows),
+        None if probabilities is None else probabilities[rows],
+    )
+
+
+def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[str, Any]) -> None:
+    """Write ``metrics.json``, plots, report and model card into the run folder."""
+    audit = plan.splits.audit.as_dict()
+    write_json(folder / runs.METRICS, {**metrics, "audit": audit})
+    examples: dict[str, list[str]] = {label: [] for label in plan.contract.labels}
+    for row in plan.splits.train:
+        if len(examples[str(row.label)]) < 3:
+            examples[str(row.label)].append(row.text)
+    context = report.ReportContext(
+        name=folder.name,
+        task=plan.task.name,
+        recipe_yaml=dump_recipe(plan.recipe),
+        base_model=plan.recipe.model.base,
+        base_licence=checkpoints.licence_of(plan.recipe.model.base, plan.checkpoint),
+        data_licence=plan.splits.audit.licence,
+        audit=audit,
+        examples=examples,
+        hardware=plan.machine.as_dict(),
+        versions=runs.versions(),
+        fingerprint=plan.identity,
+        filled=[(item.key, item.value, item.reason) for item in plan.filled],
+        shortened=plan.shortened,
+        languages=list(plan.contract.frames),
+    )
+    report.write_report(folder, metrics, training["log_history"], context)

@@ -1,0 +1,54 @@
+"""The only place where tokens are sampled: greedy answers, for what cannot be scored by label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from fingpt_lora.batching import pad_left
+from fingpt_lora.prompts import PromptEncoder
+
+
+def generate_answers(
+    model: torch.nn.Module,
+    encoder: PromptEncoder,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 32,
+    max_new_tokens: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Return the greedy answer to each text, as the model wrote it, end of turn removed.
+
+    ``max_new_tokens`` defaults to four tokens more than the longest valid answer, so that a model that would say
+    more shows it.
+    """
+    prompts = encoder.prompts(texts)
+    longest = max(len(ids) for lang in encoder.contract.frames for ids in encoder.answer_ids(lang).values())
+    order = sorted(range(len(texts)), key=lambda i: len(prompts[i].ids))
+    answers = [""] * len(texts)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            rows = [prompts[i].ids for i in part]
+            ids = pad_left(rows, encoder.contract.pad_id).to(device)
+            with torch.inference_mode():
+                output = model.generate(  # type: ignore[operator]
+                    input_ids=ids,
+                    attention_mask=pad_left([[1] * len(row) for row in rows], 0).to(device),
+                    do_sample=False,
+                    max_new_tokens=max_new_tokens or longest + 4,
+                    eos_token_id=list(encoder.contract.stop_ids),
+                    pad_token_id=encoder.contract.pad_id,
+                )
+            for i, row in zip(part, output[:, ids.shape[1] :].tolist(), strict=True):
+                answers[i] = encoder.answer_text(row)
+            if progress:
+                progress(len(part))
+    finally:
+        model.train(was_training)
+    return answers

@@ -1,0 +1,185 @@
+"""The only place where weights are loaded: base, quantization, adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging
+
+from fingpt_lora.console import quiet
+from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
+from fingpt_lora.recipe import ModelSection, Recipe
+
+ADAPTER_FOLDER = "adapter"
+
+
+def load_base(section: ModelSection, checkpoint: Path, *, device: str) -> torch.nn.Module:
+    """Load a causal language model, quantized as the recipe asks, in evaluation mode.
+
+    Args:
+        section: a resolved ``model`` section (dtype and attention chosen).
+        checkpoint: folder from :func:`fingpt_lora.checkpoints.find_checkpoint`.
+        device: ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ModelError: transformers cannot load it, or the quantization is not possible here.
+    """
+    dtype = getattr(torch, section.dtype)
+    quantization = quantization_config(section, dtype)
+    logging.disable_progress_bar()
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint,
+                dtype=dtype,
+                attn_implementation=section.attn_implementation,
+                quantization_config=quantization,
+                device_map={"": device} if quantization is not None or device != "cpu" else None,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ModelError(f"The base model in '{checkpoint}' cannot be loaded: {_first_line(error)}") from error
+    finally:
+        logging.enable_progress_bar()
+    keep_cpu_weights_unpacked(model)
+    model.config.use_cache = False  # training and scoring pass their caches explicitly
+    model.eval()
+    loaded: torch.nn.Module = model
+    return loaded
+
+
+def quantization_config(section: ModelSection, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return the bitsandbytes configuration of a ``model`` section, or None for unquantized weights.
+
+    ``nf4`` is QLoRA's setting (double quantization); it computes in the model's dtype, which is bfloat16 where
+    the hardware has it (Dettmers et al. 2023, arXiv 2305.14314).
+
+    Raises:
+        RecipeError: transformers refuses the fields.
+    """
+    if section.quantization == "none":
+        return None
+    if section.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if section.quantization == "nf4":
+        fields: dict[str, Any] = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": dtype,
+        }
+    else:
+        fields = {"bnb_4bit_compute_dtype": dtype, **section.quantization}
+    try:
+        return BitsAndBytesConfig(**fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"model.quantization: {_first_line(error)}") from None
+
+
+def keep_cpu_weights_unpacked(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights at the first evaluation-mode forward on a CPU.
+
+    On machines with AVX512-BF16 it replaces them by a layout for inference; gradients, dequantization and merges
+    after that are wrong (seen with bitsandbytes 0.50.2).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
+    """Put a fresh, trainable adapter on a base model.
+
+    Raises:
+        RecipeError: the adapter's fields do not fit together, or name no module of this model.
+    """
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[_peft_key(recipe.peft_type)]
+    fields = {key: value for key, value in recipe.adapter.items() if key != "peft_type"}
+    _check_targets(model, fields)
+    try:
+        with quiet():
+            if fields.get("loftq_config"):
+                from peft import LoftQConfig
+
+                fields["loftq_config"] = LoftQConfig(**fields["loftq_config"])
+            adapted = get_peft_model(model, config_class(task_type="CAUSAL_LM", **fields))
+    except (ValueError, TypeError, ImportError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
+        raise RecipeError(f"adapter: the installed peft refuses it: {_first_line(error)}") from error
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise RecipeError("adapter: nothing in it can be trained; it matches no module of this model.")
+    return adapted
+
+
+def _peft_key(name: str) -> Any:
+    from peft import PeftType
+
+    return PeftType[name]
+
+
+def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
+    """Every name in the module lists and patterns must match something; peft only asks that one of them does."""
+    import re
+
+    modules = [name for name, module in model.named_modules() if name]
+    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if "Linear" in type(m).__name__})
+    for key in ("target_modules", "modules_to_save", "exclude_modules"):
+        value = fields.get(key)
+        if isinstance(value, str) and value != "all-linear" and not any(re.fullmatch(value, name) for name in modules):
+            raise RecipeError(f"adapter.{key}: '{value}' matches no module. The linear layers are: {', '.join(linear)}.")
+        for item in value if isinstance(value, (list, tuple)) else ():
+            if not any(name == item or name.endswith(f".{item}") for name in modules):
+                hint = did_you_mean(str(item), linear)
+                raise RecipeError(
+                    f"adapter.{key}: '{item}' matches no module.{hint} The linear layers are: {', '.join(linear)}."
+                )
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in fields.get(key) or {}:
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in modules):
+                raise RecipeError(
+                    f"adapter.{key}: '{pattern}' matches no module. The linear layers are: {', '.join(linear)}."
+                )
+
+
+def load_adapter(model: torch.nn.Module, folder: Path) -> PeftModel:
+    """Put a saved adapter on a base model, for use.
+
+    Raises:
+        ModelError: the folder holds no whole adapter, or it does not fit the model.
+    """
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
+    try:
+        with quiet():
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error
+    adapted.eval()
+    return adapted
+
+
+def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Return (trainable, all) parameter counts; packed 4-bit weights count as the weights they hold."""
+    if isinstance(model, PeftModel):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes)
+
+
+def adapted_modules(model: torch.nn.Module) -> int:
+    """Return how many modules carry an adapter."""
+    return sum(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".") + "."

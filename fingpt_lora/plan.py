@@ -1,0 +1,109 @@
+"""Everything that is decided before weights are needed: rows, prompts, settings, identity. Imports no torch.
+
+``fingpt-lora check`` shows a plan; training carries it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fingpt_lora import capability, checkpoints, runs
+from fingpt_lora.capability import Filled, Machine
+from fingpt_lora.data import Row, Splits, load_splits
+from fingpt_lora.errors import DataError
+from fingpt_lora.prompts import Example, PromptContract, PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.recipe import Recipe
+from fingpt_lora.tasks import Task, build_task
+
+_DEFAULT_LENGTH = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with all that follows from it."""
+
+    recipe: Recipe  # resolved: every value filled in
+    filled: list[Filled]
+    machine: Machine
+    task: Task
+    checkpoint: Path
+    splits: Splits
+    contract: PromptContract
+    encoder: PromptEncoder
+    train: list[Example]
+    identity: str
+    world_size: int
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        training = self.recipe.training
+        if training.get("max_steps", -1) > 0:
+            return int(training["max_steps"])
+        batch = training["per_device_train_batch_size"] * self.world_size
+        micro = math.ceil(len(self.train) / batch)
+        per_epoch = max(1, math.ceil(micro / training.get("gradient_accumulation_steps", 1)))
+        return math.ceil(per_epoch * training.get("num_train_epochs", 3.0))
+
+    @property
+    def shortened(self) -> int:
+        """Training rows whose article had to be shortened."""
+        return sum(example.shortened for example in self.train)
+
+
+def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
+    """Load rows and tokenizer, render prompts, fill in what the recipe leaves open.
+
+    Raises:
+        FingptLoraError: whatever in recipe, data or model stands in the way, in one sentence.
+    """
+    task = build_task(recipe.task)
+    splits = load_splits(recipe.data, task.aliases)
+    _need_rows(splits, recipe)
+    checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
+    machine = capability.detect()
+    filled = capability.fill_in(
+        recipe,
+        machine,
+        base_bytes=checkpoints.weights_bytes(checkpoint),
+        train_rows=len(splits.train),
+        world_size=world_size,
+    )
+    limit = checkpoints.read_config(checkpoint).get("max_position_embeddings", _DEFAULT_LENGTH)
+    if "max_length" not in recipe.training:
+        length = min(_DEFAULT_LENGTH, limit)
+        filled.append(Filled("training.max_length", length, "articles beyond it are shortened and counted"))
+    resolved = capability.resolve(recipe, filled)
+    contract = make_contract(
+        task,
+        checkpoint,
+        template=recipe.model.prompt,
+        system=recipe.model.system,
+        max_length=min(resolved.training["max_length"], limit),
+    )
+    encoder = PromptEncoder(contract, load_tokenizer(checkpoint), task)
+    train = encoder.examples(texts(splits.train), labels(splits.train))
+    identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
+    return Plan(
+        resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size
+    )
+
+
+def texts(rows: Sequence[Row]) -> list[str]:
+    """Return the texts of rows."""
+    return [row.text for row in rows]
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Return the labels of labelled rows."""
+    return [str(row.label) for row in rows]
+
+
+def _need_rows(splits: Splits, recipe: Recipe) -> None:
+    if recipe.training.get("eval_strategy", "no") != "no" and not splits.validation:
+        raise DataError(
+            "training.eval_strategy needs validation rows: set data.validation_share (e.g. 0.1) or data.validation."
+        )

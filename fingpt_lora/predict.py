@@ -1,0 +1,135 @@
+"""Use a finished run: label texts, label a file of any size, or score a labelled file."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import torch
+
+from fingpt_lora import capability, checkpoints
+from fingpt_lora import model as models
+from fingpt_lora.console import note, quiet
+from fingpt_lora.data import BadRow, load_labelled, stream_rows
+from fingpt_lora.errors import DataError
+from fingpt_lora.evaluate import predict_rows
+from fingpt_lora.metrics import Predictions, classification_metrics
+from fingpt_lora.prompts import PromptEncoder, load_tokenizer
+from fingpt_lora.runs import Run, open_run
+from fingpt_lora.tasks import build_task
+
+_CHUNK = 512  # rows read ahead: enough to sort by length, few enough for bounded memory
+
+
+@dataclass
+class Predictor:
+    """A run with its weights loaded."""
+
+    run: Run
+    encoder: PromptEncoder
+    model: torch.nn.Module
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Predictor:
+        """Open a run and load its base and adapter for this machine.
+
+        Raises:
+            FingptLoraError: the run is unfinished, its base is missing, or a contract does not match.
+        """
+        run = open_run(folder)
+        checkpoint = checkpoints.find_checkpoint(run.recipe.model.base, run.recipe.model.revision)
+        encoder = PromptEncoder(run.contract, load_tokenizer(checkpoint), build_task(run.recipe.task))
+        machine = capability.detect()
+        # The machine of use decides on precision, not the one of training.
+        here = capability.for_inference(run.recipe, machine)
+        with quiet():
+            base = models.load_base(here.model, checkpoint, device=machine.device)
+            return cls(run, encoder, models.load_adapter(base, run.folder / models.ADAPTER_FOLDER))
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share)."""
+        labels, probabilities = predict_rows(self.model, self.encoder, texts, self.run.recipe.evaluation)
+        names = self.encoder.contract.labels
+        shares = [None] * len(texts) if probabilities is None else probabilities.tolist()
+        return [
+            {"label": label, "probabilities": None if row is None else dict(zip(names, row, strict=True))}
+            for label, row in zip(labels, shares, strict=True)
+        ]
+
+
+def predict_file(
+    predictor: Predictor, path: str, output: TextIO, kind: Literal["jsonl", "csv"], *, progress: Any = None
+) -> int:
+    """Label every row of a file, in order, and write one object or line per row; return how many.
+
+    A row that cannot be read or has no text gets ``label: null`` and an ``error``, so that rows and answers
+    stay side by side. Memory does not grow with the file.
+    """
+    names = predictor.encoder.contract.labels
+    rows = stream_rows(path, predictor.run.recipe.data, predictor.encoder.task.aliases, require_label=False)
+    fields = ["row", "text", "label", *(f"probability_{name}" for name in names), "error"]
+    table = csv.DictWriter(output, fields) if kind == "csv" else None
+    if table:
+        table.writeheader()
+    count = 0
+    for chunk in _chunks(rows):
+        good = [row for row in chunk if not isinstance(row, BadRow)]
+        answers = iter(predictor.predict([row.text for row in good]))
+        for row in chunk:
+            count += 1
+            if isinstance(row, BadRow):
+                result: dict[str, Any] = {"row": count, "text": None, "label": None, "probabilities": None}
+                result["error"] = f"{row.origin}:{row.line}: {row.reason}"
+            else:
+                result = {"row": count, "text": row.text, **next(answers)}
+            if table:
+                shares = result.pop("probabilities") or {}
+                table.writerow(result | {f"probability_{name}": share for name, share in shares.items()})
+            else:
+                output.write(json.dumps(result, ensure_ascii=False) + "\n")
+        output.flush()
+        if progress:
+            progress(len(chunk))
+    return count
+
+
+def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    while chunk := list(itertools.islice(rows, _CHUNK)):
+        yield chunk
+
+
+def evaluate_file(predictor: Predictor, path: str) -> dict[str, Any]:
+    """Score a labelled file with the run's own field and label map and return its metrics."""
+    rows, audit = load_labelled(path, predictor.run.recipe.data, predictor.encoder.task.aliases)
+    section = predictor.run.recipe.evaluation
+    labels, probabilities = predict_rows(predictor.model, predictor.encoder, [row.text for row in rows], section)
+    gold = tuple(str(row.label) for row in rows)
+    predictions = Predictions(predictor.encoder.contract.labels, gold, tuple(labels), probabilities)
+    metrics = classification_metrics(predictions, bootstrap=section.bootstrap, confidence=section.confidence)
+    return {"data": path, "audit": audit.as_dict(), **metrics}
+
+
+def open_output(path: str | None) -> TextIO:
+    """Return a stream to write results to: a file, or standard output.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    if path is None:
+        return sys.stdout
+    try:
+        return Path(path).open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise DataError(f"--output: '{path}' cannot be written: {error.strerror}.") from None
+
+
+def say_done(count: int, path: str | None) -> None:
+    """Tell the person where the results are, if they are not on the screen."""
+    if path is not None:
+        note(f"{count} rows -> {path}")

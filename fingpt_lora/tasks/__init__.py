@@ -1,0 +1,14 @@
+"""What the model is asked: one file per task."""
+
+from __future__ import annotations
+
+from fingpt_lora.recipe import TaskSection
+from fingpt_lora.tasks.base import Task
+from fingpt_lora.tasks.sentiment import SentimentTask
+
+__all__ = ["SentimentTask", "Task", "build_task"]
+
+
+def build_task(section: TaskSection) -> Task:
+    """Return the task that a recipe's ``task`` section describes."""
+    return SentimentTask(label_count=section.labels, asked_in=section.language)

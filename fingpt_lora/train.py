@@ -1,0 +1,245 @@
+"""Train and evaluate: ``accelerate launch -m fingpt_lora.train recipes/sentiment.yaml [--set key=value ...]``.
+
+Read downwards: plan, base model, adapter, training, evaluation, run folder. A run that was stopped goes on with
+the same command; a run that is done shows its result again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fingpt_lora import checkpoints, runs
+from fingpt_lora.atomic import write_json
+from fingpt_lora.console import is_main, note, quiet
+from fingpt_lora.errors import RecipeError, RunError
+from fingpt_lora.plan import Plan, labels, make_plan, texts
+from fingpt_lora.prompts import CONTRACT_FILE
+from fingpt_lora.recipe import OWN_TRAINING_FIELDS, Recipe, load_recipe
+
+
+def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Carry out a recipe and return the run folder.
+
+    Raises:
+        FingptLoraError: one sentence on what is wrong and what to do.
+    """
+    recipe = load_recipe(path, overrides)
+    note(f"fingpt-lora: {path} -> {recipe.output}")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    plan = make_plan(recipe, world_size=world_size)
+    folder = Path(recipe.output)
+    state = runs.state_of(folder, plan.identity)
+    if state == "done":
+        note("This run is done already; nothing is computed again. Its result:")
+        _show(folder)
+        return folder
+    _announce(plan, state)
+    with quiet():
+        _carry_out(plan, folder)
+    if is_main():
+        _show(folder)
+    return folder
+
+
+def _announce(plan: Plan, state: runs.State) -> None:
+    for item in plan.filled:
+        note(f"  {item.key} = {item.value}  ({item.reason})")
+    rows = f"{len(plan.splits.train)} train, {len(plan.splits.validation)} validation, {len(plan.splits.test)} test rows"
+    note(f"{rows}; {plan.steps} steps; base {plan.recipe.model.base} ({plan.recipe.model.quantization})")
+    if plan.shortened:
+        note(f"{plan.shortened} articles are shortened to training.max_length={plan.contract.max_length} tokens.")
+    if state == "continue":
+        checkpoint = runs.last_checkpoint(Path(plan.recipe.output))
+        note(f"Continuing from {checkpoint}." if checkpoint else "Starting again: it was stopped before its first checkpoint.")
+
+
+def _carry_out(plan: Plan, folder: Path) -> None:
+    from accelerate import PartialState
+
+    from fingpt_lora import model as models
+    from fingpt_lora.evaluate import evaluate_base, evaluate_run
+
+    args = _training_arguments(plan, folder)
+    state = PartialState()
+    if state.num_processes != plan.world_size:
+        raise RunError(
+            f"{plan.world_size} processes were asked for but {state.num_processes} work together. On a CPU start with "
+            "--config_file launch/ddp.yaml; some accelerate settings silently run one process."
+        )
+    _use_all_cores(plan)
+    device = str(state.device)
+    resume = runs.last_checkpoint(folder)
+    if is_main():
+        runs.begin(folder, plan.recipe, plan.contract, _manifest(plan))
+    state.wait_for_everyone()
+    base = models.load_base(plan.recipe.model, plan.checkpoint, device=device)
+    # Before the adapter: some initialisations (PiSSA) rewrite the base.
+    base_result = evaluate_base(plan, base)
+    adapted = models.attach_adapter(base, plan.recipe)
+    trainable, total = models.trainable_parameters(adapted)
+    note(f"Training {trainable:,} of {total:,} parameters in {models.adapted_modules(adapted)} modules.")
+    training = _fit(plan, folder, args, adapted, resume)
+    metrics = evaluate_run(plan, adapted, base_result, training)
+    if is_main():
+        from fingpt_lora.evaluate import write_run
+
+        adapted.save_pretrained(folder / models.ADAPTER_FOLDER)
+        write_run(plan, folder, metrics, training)
+        runs.finish(folder)
+        shutil.rmtree(folder / runs.CHECKPOINTS, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def _training_arguments(plan: Plan, folder: Path) -> Any:
+    """Build trl.SFTConfig; what it refuses is the recipe's error.
+
+    Raises:
+        RecipeError: a value that SFTConfig refuses.
+    """
+    from trl import SFTConfig
+
+    values = {key: value for key, value in plan.recipe.training.items() if key not in OWN_TRAINING_FIELDS}
+    # transformers 5.23 names it anew and warns about the old name, which SFTConfig sets by itself.
+    values["activation_checkpointing"] = values.pop("gradient_checkpointing", False)
+    values.setdefault("report_to", "none")
+    try:
+        return SFTConfig(
+            output_dir=str(folder / runs.CHECKPOINTS),
+            gradient_checkpointing=values["activation_checkpointing"],
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            logging_nan_inf_filter=False,
+            **values,
+        )
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise RecipeError(f"training: trl refuses it: {str(error).splitlines()[0]}") from None
+
+
+def _use_all_cores(plan: Plan) -> None:
+    """Undo accelerate's OMP_NUM_THREADS=1, which it sets where nothing was said."""
+    import torch
+
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, plan.machine.cores // local))
+
+
+def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) -> dict[str, Any]:
+    """Train the adapter and return what happened; the model holds the best or last weights afterwards."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, ProgressCallback
+
+    from fingpt_lora.batching import Collator, GroupedSampler
+    from fingpt_lora.evaluate import predict_split
+    from fingpt_lora.metrics import classification_metrics
+    from fingpt_lora.trainer import LabelTrainer, SaveContract, StepTimer, TrainingProgress
+
+    batching = plan.recipe.training.get("batching", "shared_prefix")
+    if batching == "shared_prefix" and args.gradient_checkpointing:
+        note("training.batching = length  (gradient checkpointing recomputes layers and cannot keep the shared prefix)")
+        batching = "length"
+    lengths = [len(example.ids) for example in plan.train]
+    groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
+    rows_per_step = args.per_device_train_batch_size * plan.world_size
+    sampler = GroupedSampler(lengths, groups, rows_per_step, args.data_seed or args.seed) if batching != "padded" else None
+    collator = Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix")
+
+    def validate(model: Any) -> Mapping[str, float]:
+        predictions = predict_split(plan, model, plan.splits.validation)
+        metrics = classification_metrics(predictions, bootstrap=100)
+        return {key: metrics[key] for key in ("macro_f1", "accuracy", "nll") if key in metrics}
+
+    def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
+        rows = batch["input_ids"].tolist()
+        return [plan.encoder.text(t for t in row if t != plan.contract.pad_id).replace("\n", " ") for row in rows]
+
+    timer = StepTimer(rows_per_step * args.gradient_accumulation_steps)
+    write_contract = SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))
+    callbacks: list[Any] = [timer, write_contract]
+    patience = plan.recipe.training.get("early_stopping_patience")
+    if patience is not None:
+        threshold = float(plan.recipe.training.get("early_stopping_threshold", 0.0))
+        callbacks.append(EarlyStoppingCallback(patience, threshold))
+    trainer = LabelTrainer(
+        model=adapted,
+        args=args,
+        train_dataset=Dataset.from_list([{"input_ids": e.ids, "labels": e.labels} for e in plan.train]),
+        eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
+        processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
+        data_collator=collator,
+        callbacks=callbacks,
+        sampler=sampler,
+        validate=validate if plan.splits.validation else None,
+        describe=describe,
+    )
+    for unwanted in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(unwanted)
+    trainer.add_callback(TrainingProgress())
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return {
+        "seconds": time.perf_counter() - start,
+        "rows_per_second": timer.rows_per_second,
+        "rows": len(plan.train),
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "final_loss": next((e["loss"] for e in reversed(trainer.state.log_history) if "loss" in e), None),
+        "log_history": trainer.state.log_history,
+    }
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    training = plan.recipe.training
+    return {
+        "fingerprint": plan.identity,
+        "data_fingerprint": plan.splits.audit.fingerprint,
+        "prompt_contract": plan.contract.hash,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seeds": {"training": training.get("seed", 42), "split": plan.recipe.data.split and plan.recipe.data.split.seed},
+        "world_size": plan.world_size,
+        "hardware": plan.machine.as_dict(),
+        "versions": runs.versions(),
+        "licences": {
+            "data": plan.splits.audit.licence or "not stated",
+            "base_model": checkpoints.licence_of(plan.recipe.model.base, plan.checkpoint) or "not stated",
+        },
+        "sources": plan.splits.audit.sources,
+    }
+
+
+def _show(folder: Path) -> None:
+    """Print the summary table of a finished run and where everything is."""
+    import json
+
+    from rich.console import Console
+
+    from fingpt_lora.report import summary_table
+
+    metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
+    console = Console(soft_wrap=False)
+    console.print(summary_table(metrics, metrics.get("audit", {}), caption=f"{metrics['test']['rows']} test rows"))
+    console.print(f"Run folder: {folder}   (report.html, metrics.json, adapter/)", markup=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m fingpt_lora.train`` under ``accelerate launch`` or alone."""
+    import argparse
+
+    from fingpt_lora.cli import run_safely
+
+    parser = argparse.ArgumentParser(prog="fingpt_lora.train", description="Train and evaluate a recipe.")
+    parser.add_argument("recipe", help="a recipe, e.g. recipes/sentiment.yaml")
+    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", nargs="+", default=[])
+    parsed = parser.parse_args(arguments)
+    overrides = [override for group in parsed.overrides for override in group]
+    run_safely(lambda: run_recipe(parsed.recipe, overrides))
+
+
+if __name__ == "__main__":
+    main()
