@@ -8,14 +8,18 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text atomically.
+
+    Half a surrogate pair, which UTF-8 has no bytes for and broken files have, is written as ``\\ud83d``: in JSON
+    that is its very spelling.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -33,18 +37,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, with sorted keys; NaN and infinity become null, which JSON has no words for."""
-    text = json.dumps(_finite(content), indent=2, sort_keys=True, ensure_ascii=False, default=str, allow_nan=False)
+    """Write JSON atomically, with sorted keys.
+
+    NaN and infinity, which JSON has no words for, become null; NumPy values become plain ones.
+    """
+    text = json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, default=str, allow_nan=False)
     write_text(path, text + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers, without importing NumPy
+        value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 

@@ -27,7 +27,7 @@ _WINDOW = 50  # batches among which rows are sorted by length; enough to leave l
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Return how many leading ids all rows share, leaving at least one id of each row outside."""
-    first, last = min(rows), max(rows)  # lexicographic extremes share what all share
+    first, last = min(map(list, rows)), max(map(list, rows))  # lexicographic extremes share what all share
     limit = min(len(row) for row in rows) - 1
     for position in range(limit):
         if first[position] != last[position]:
@@ -78,9 +78,7 @@ def expand_cache(cache: DynamicCache, rows: int) -> DynamicCache:
     return DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in layers])
 
 
-def supervised_logits(
-    model: torch.nn.Module, batch: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def supervised_logits(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Run a collated batch and return the logits of the supervised positions and their target ids.
 
     Returns:

@@ -64,7 +64,10 @@ def detect() -> Machine:
         import torch
 
         if torch.cuda.is_available():
-            name, bf16 = torch.cuda.get_device_name(0), torch.cuda.is_bf16_supported(including_emulation=False)
+            name, bf16 = (
+                torch.cuda.get_device_name(0),
+                torch.cuda.is_bf16_supported(including_emulation=False),
+            )
             return Machine("cuda", name, cores, memory, bf16, torch.cuda.device_count())
         if apple and torch.backends.mps.is_available():
             return Machine("mps", "Apple GPU", cores, memory, False)
@@ -125,7 +128,11 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
         big,
         f"the base has {base_bytes / _GIB:.1f} GiB of weights; its activations " + ("may not fit" if big else "fit"),
     )
-    fill("training.dataloader_pin_memory", machine.device == "cuda", "pinned memory only speeds copies to a CUDA GPU")
+    fill(
+        "training.dataloader_pin_memory",
+        machine.device == "cuda",
+        "pinned memory only speeds copies to a CUDA GPU",
+    )
     fill("training.dataloader_num_workers", 0, "rows are token ids in memory already")
     fill("training.per_device_train_batch_size", 16, "small batches suit LoRA")
     fill("training.learning_rate", 2e-4, "LoRA takes about ten times the rate of full fine-tuning")
@@ -142,7 +149,11 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
         strategy = recipe.training["eval_strategy"]
         fill("training.save_strategy", strategy, "checkpoints where the validation rows are scored")
         if "eval_steps" in recipe.training:
-            fill("training.save_steps", recipe.training["eval_steps"], "checkpoints where the validation rows are scored")
+            fill(
+                "training.save_steps",
+                recipe.training["eval_steps"],
+                "checkpoints where the validation rows are scored",
+            )
     fill("training.save_total_limit", 2, "each checkpoint holds the adapter and its optimizer state")
     if "early_stopping_patience" in recipe.training:
         fill("training.load_best_model_at_end", True, "early stopping keeps the best checkpoint")
@@ -155,7 +166,11 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
 
 def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
     """Return the recipe with the filled-in values written into it."""
-    sections: dict[str, dict[str, Any]] = {"model": {}, "adapter": dict(recipe.adapter), "training": dict(recipe.training)}
+    sections: dict[str, dict[str, Any]] = {
+        "model": {},
+        "adapter": dict(recipe.adapter),
+        "training": dict(recipe.training),
+    }
     for item in filled:
         section, key = item.key.split(".", 1)
         sections[section][key] = item.value

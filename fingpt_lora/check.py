@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fingpt_lora import runs
 from fingpt_lora.plan import Plan
-from fingpt_lora.prompts import IGNORED, Example
+from fingpt_lora.prompts import CONTRACT_FILE, IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
 
 _BINS = 10
@@ -33,7 +33,9 @@ def show_plan(plan: Plan) -> None:
         console.print(Text(line))
     console.rule("prompts: what is supervised is marked")
     for number in _sample(plan):
-        console.print(Panel(_rendered(plan, plan.train[number]), title=f"training row {number + 1}", title_align="left"))
+        console.print(
+            Panel(_rendered(plan, plan.train[number]), title=f"training row {number + 1}", title_align="left")
+        )
     console.rule("tokens per training row")
     console.print(_histogram(plan))
     console.rule("plan")
@@ -96,12 +98,15 @@ def _closing(plan: Plan) -> Group:
         "continue": "holds this run, unfinished: training goes on from its last checkpoint",
         "done": "holds this run, finished: nothing will be computed again",
     }
-    files = f"{runs.RECIPE}, {runs.MANIFEST}, {runs.METRICS}, prompt_contract.json, adapter/, plots/, report.html, README.md"
+    names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, CONTRACT_FILE, "adapter/", "plots/", "report.html", "README.md"]
+    files = ", ".join(names)
     return Group(
         Text(f"base       {plan.recipe.model.base} in {plan.checkpoint}"),
         Text(f"steps      {plan.steps}"),
         Text(f"shortened  {plan.shortened} training rows"),
         Text(f"contract   {plan.contract.hash[:16]}"),
         Text(f"run        {plan.identity[:16]}"),
-        Text(f"folder     {folder} {words[state]}: {files}" if state == "new" else f"folder     {folder} {words[state]}"),
+        Text(
+            f"folder     {folder} {words[state]}: {files}" if state == "new" else f"folder     {folder} {words[state]}"
+        ),
     )

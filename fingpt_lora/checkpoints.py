@@ -194,19 +194,27 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _from_hub(base: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
     try:
         folder = Path(snapshot_download(base, revision=revision, allow_patterns=wanted))
     except GatedRepoError:
-        raise ModelError(f"model.base: '{base}' is gated. Accept its licence on its page and run 'hf auth login'.") from None
+        raise ModelError(
+            f"model.base: '{base}' is gated. Accept its licence on its page, then run 'hf auth login'."
+        ) from None
     except RepositoryNotFoundError:
         raise ModelError(f"model.base: there is neither a folder nor a hub model '{base}'. Check the name.") from None
     except LocalEntryNotFoundError:
         offline = " HF_HUB_OFFLINE is set." if os.environ.get("HF_HUB_OFFLINE") else ""
         raise ModelError(
-            f"model.base: '{base}' is neither a local folder nor in the hub cache, and the hub cannot be reached.{offline}"
+            f"model.base: '{base}' is neither a local folder nor in the hub cache, and the hub cannot be "
+            f"reached.{offline}"
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(f"model.base: '{base}' could not be fetched: {str(error).splitlines()[0]}") from None

@@ -59,7 +59,7 @@ def evaluate(
         from fingpt_lora.atomic import write_json
 
         write_json(output, metrics)
-    _print(summary_table({"test": metrics}, metrics["audit"], caption=f"{run} on {data}"))
+    _print(summary_table({"test": metrics}, caption=f"{run} on {data}"))
 
 
 @app.command()

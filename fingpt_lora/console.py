@@ -29,7 +29,16 @@ def quiet() -> Iterator[None]:
     They are written for programmers of those libraries; what a user must know, this package says in its own
     words. Our own warnings are errors in the tests.
     """
-    names = ("transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "huggingface_hub", "torch")
+    names = (
+        "transformers",
+        "trl",
+        "peft",
+        "accelerate",
+        "datasets",
+        "bitsandbytes",
+        "huggingface_hub",
+        "torch",
+    )
     before = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -76,7 +76,10 @@ def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
 
     state = PartialState()
     # A sharded model's forward is a joint act: all processes must run the same rows.
-    if state.num_processes == 1 or state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if state.num_processes == 1 or state.distributed_type in (
+        DistributedType.FSDP,
+        DistributedType.DEEPSPEED,
+    ):
         return 0, 1
     return state.process_index, state.num_processes
 
@@ -115,7 +118,7 @@ def evaluate_run(
     """Return the content of ``metrics.json``: test, baselines, comparison, train."""
     own = predict_split(plan, model, plan.splits.test, "Scoring the adapter")
     section, train_rows = plan.recipe.evaluation, plan.splits.train
-    settings = {"bootstrap": section.bootstrap, "confidence": section.confidence}
+    settings: dict[str, Any] = {"bootstrap": section.bootstrap, "confidence": section.confidence}
     metrics: dict[str, Any] = {"test": classification_metrics(own, **settings)}
     if not is_main():
         return metrics

@@ -1,4 +1,4 @@
-"""Field names and types of the installed ``SFTConfig``, PEFT configs and ``BitsAndBytesConfig``, without importing them.
+"""Field names and types of the installed ``SFTConfig``, PEFT configs and ``BitsAndBytesConfig``, by their source.
 
 Importing torch, transformers and peft takes seconds; checking a recipe should not. Their config classes are
 plain dataclasses (and one ``__init__``), so their source says which fields the installed version has, of which
@@ -43,7 +43,8 @@ class Field:
         """Say why ``value`` cannot be this field's, or None where it can."""
         if self.choices and isinstance(value, str) and not self._is_choice(value):
             if len(self.choices) > 12:
-                return f"'{value}' is not one of its {len(self.choices)} values.{did_you_mean(value, self.choices)}".rstrip(".")
+                hint = did_you_mean(value, self.choices)
+                return f"'{value}' is not one of its {len(self.choices)} values.{hint}".rstrip(".")
             return f"must be one of {', '.join(self.choices)}, not '{value}'"
         if not self.types:
             return None
@@ -61,7 +62,13 @@ class Field:
     @property
     def expected(self) -> str:
         """The accepted types in words."""
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping"}
+        words = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            str: "a text",
+            dict: "a mapping",
+        }
         words |= {list: "a list", type(None): "null"}
         seen = [words[t] for t in self.types if t in words]
         if float in self.types and int in self.types:
@@ -72,7 +79,9 @@ class Field:
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"The package '{name}' is not installed. Install the project with its dependencies: pip install -e .")
+        raise ModelError(
+            f"The package '{name}' is not installed. Install the project with its dependencies: pip install -e ."
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -124,8 +133,7 @@ def _fields(body: list[ast.stmt]) -> Iterator[Field]:
             name = node.target.id
             value = node.value
             hidden = isinstance(value, ast.Call) and any(
-                k.arg == "init" and isinstance(k.value, ast.Constant) and k.value.value is False
-                for k in value.keywords
+                k.arg == "init" and isinstance(k.value, ast.Constant) and k.value.value is False for k in value.keywords
             )
             if not name.startswith("_") and not hidden and "ClassVar" not in ast.unparse(node.annotation):
                 types, choices = _types(node.annotation)
@@ -204,7 +212,13 @@ def peft_fields(method: str) -> dict[str, Field]:
         fields.update({field.name: field for field in _fields(node.body)})
 
     collect(name)
-    for internal in ("task_type", "inference_mode", "auto_mapping", "peft_version", "base_model_name_or_path"):
+    for internal in (
+        "task_type",
+        "inference_mode",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+    ):
         fields.pop(internal, None)
     return fields
 

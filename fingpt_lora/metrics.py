@@ -1,20 +1,36 @@
-"""Figures that do not flatter: accuracy, F1s, MCC, calibration, invalid answers, intervals."""
+"""Figures that do not flatter: accuracy, F1s, MCC, calibration, invalid answers, intervals. Imports no scikit-learn.
+
+The point figures are scikit-learn's (the tests hold them to it); they are computed here from counts, because
+then a thousand bootstrap draws cost one array operation instead of a thousand calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-INVALID = "invalid"
-_BINS = 15  # equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599)
+from fingpt_lora.errors import ModelError
+
+INVALID = "invalid"  # heading of the confusion matrix's column of answers that are not one
+_BINS = 15  # equal-width confidence bins, as in Guo et al. 2017 (arXiv 1706.04599)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was said about labelled rows. ``None`` is an answer that is not one: wrong, and counted."""
+    """What was said about labelled rows.
+
+    Attributes:
+        labels: the task's labels, in its order.
+        gold: the right label of each row.
+        predicted: the answer to each row; ``None`` is an answer that is not one: wrong, and counted.
+        probabilities: shape (rows, labels), or None where the model was not asked for them.
+
+    Raises:
+        ValueError: rows, answers and probabilities do not lie side by side, or a label is not the task's.
+        ModelError: the model gave probabilities that are not numbers.
+    """
 
     labels: tuple[str, ...]
     gold: tuple[str, ...]
@@ -22,18 +38,30 @@ class Predictions:
     probabilities: np.ndarray | None = None  # (rows, labels)
 
     def __post_init__(self) -> None:
-        """Refuse rows and answers that do not lie side by side."""
-        if not len(self.gold) == len(self.predicted) > 0:
-            raise ValueError(f"{len(self.gold)} rows but {len(self.predicted)} answers")
-        if self.probabilities is not None and self.probabilities.shape != (len(self.gold), len(self.labels)):
-            raise ValueError(f"probabilities of shape {self.probabilities.shape} for {len(self.gold)} rows")
+        """Check that the parts fit together."""
+        rows = len(self.gold)
+        if not rows == len(self.predicted) > 0:
+            raise ValueError(f"{rows} rows but {len(self.predicted)} answers")
+        unknown = (set(self.gold) | (set(self.predicted) - {None})) - set(self.labels)
+        if unknown:
+            raise ValueError(f"labels {sorted(map(str, unknown))} are not among {list(self.labels)}")
+        if self.probabilities is None:
+            return
+        if self.probabilities.shape != (rows, len(self.labels)):
+            raise ValueError(f"probabilities of shape {self.probabilities.shape} for {rows} rows")
+        bad = int((~np.isfinite(self.probabilities)).any(axis=1).sum())
+        if bad:
+            # argmax of NaN is the first label: without this, a broken model would look like a one-sided one.
+            raise ModelError(
+                f"The model's label probabilities are not numbers for {bad} of {rows} rows. "
+                "Set model.dtype: float32 and run again."
+            )
 
     def confusion(self) -> np.ndarray:
         """Return counts, gold in rows, answers in columns, the last column invalid.  # (labels, labels + 1)"""
-        place = {label: i for i, label in enumerate(self.labels)}
+        place: dict[str | None, int] = {label: i for i, label in enumerate((*self.labels, None))}
         counts = np.zeros((len(self.labels), len(self.labels) + 1), dtype=np.int64)
-        for gold, answer in zip(self.gold, self.predicted, strict=True):
-            counts[place[gold], len(self.labels) if answer is None else place[answer]] += 1
+        np.add.at(counts, ([place[label] for label in self.gold], [place[label] for label in self.predicted]), 1)
         return counts
 
 
@@ -42,37 +70,55 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Return all figures as JSON types.
 
-    An invalid answer is a miss for its gold label and no prediction of any label, so no F1 can gain recall by
-    it; MCC treats it as a class of its own. Macro-F1 averages over the labels that occur in gold or answers.
-    Intervals are percentiles over resampled rows (drawing confusion cells from a multinomial is the same thing).
+    Conventions:
+        - An invalid answer is a miss for its gold label and a prediction of no label. So it lowers accuracy and
+          that label's recall as any wrong answer does; unlike a wrong answer it does not lower the precision of
+          another label, hence an F1 can stand above accuracy where ``invalid_rate`` is above 0. That is
+          scikit-learn's ``f1_score(..., labels=labels)``. MCC counts invalid as a class of its own.
+        - Weighted F1 weighs labels by their gold rows. Macro-F1 averages over the labels that occur in gold or
+          answers: a label that nobody mentions is no evidence.
+        - Intervals are percentiles over resampled rows (Efron 1979). Resampling rows and drawing the cells of
+          the confusion matrix from a multinomial are the same thing. At a perfect score they shrink to a point.
+        - With probabilities: ECE over 15 equal-width bins of the largest probability (Guo et al. 2017), the
+          Brier score summed over labels (0 to 2; Brier 1950), mean negative log-likelihood in nats, and the
+          accuracy of the most confident share of rows (El-Yaniv & Wiener 2010), rows of equal confidence
+          counting alike.
+
+    Args:
+        predictions: answers beside gold labels.
+        bootstrap: number of resamples.
+        confidence: level of the intervals.
+        seed: seed of the resampling; the same predictions give the same intervals.
+
+    Returns:
+        ``rows``, ``accuracy``, ``weighted_f1``, ``macro_f1``, ``mcc``, ``invalid_rate``, ``per_class`` (label ->
+        precision, recall, f1, support), ``confusion_matrix`` (``gold`` and ``predicted`` headings, ``counts``),
+        ``intervals`` (figure -> [low, high]), ``confidence``; with probabilities also ``ece``, ``brier``,
+        ``nll``, ``reliability`` (per filled bin: confidence, accuracy, rows) and ``coverage``.
     """
     counts = predictions.confusion()
-    figures = {name: float(value[0]) for name, value in _figures(counts[None]).items()}
-    draws = np.random.default_rng(seed).multinomial(
-        int(counts.sum()), counts.ravel() / counts.sum(), size=bootstrap
-    )
-    tail = (1 - confidence) / 2
-    intervals = {
-        name: [float(x) for x in np.quantile(value, [tail, 1 - tail])]
-        for name, value in _figures(draws.reshape(bootstrap, *counts.shape)).items()
-    }
+    rows = len(predictions.gold)
+    draws = np.random.default_rng(seed).multinomial(rows, counts.ravel() / rows, size=bootstrap)
     invalid = int(counts[:, -1].sum())
     columns = [*predictions.labels, INVALID] if invalid else list(predictions.labels)
     result: dict[str, Any] = {
-        "rows": len(predictions.gold),
-        **figures,
-        "invalid_rate": invalid / len(predictions.gold),
+        "rows": rows,
+        **{name: float(value[0]) for name, value in _figures(counts[None]).items()},
+        "invalid_rate": invalid / rows,
         "per_class": _per_class(predictions.labels, counts),
         "confusion_matrix": {
             "gold": list(predictions.labels),
             "predicted": columns,
             "counts": counts[:, : len(columns)].tolist(),
         },
-        "intervals": intervals,
+        "intervals": {
+            name: _interval(value, confidence)
+            for name, value in _figures(draws.reshape(bootstrap, *counts.shape)).items()
+        },
         "confidence": confidence,
     }
     if predictions.probabilities is not None:
-        result |= _calibration(predictions)
+        result |= _calibration(predictions, predictions.probabilities)
     return result
 
 
@@ -82,8 +128,8 @@ def _figures(counts: np.ndarray) -> dict[str, np.ndarray]:
     total = counts.sum(axis=(1, 2))
     hits = np.diagonal(counts[:, :, :-1], axis1=1, axis2=2)  # (draws, labels)
     gold, predicted = counts.sum(axis=2), counts.sum(axis=1)  # (draws, labels), (draws, labels + 1)
-    f1 = _divide(2 * hits, gold + predicted[:, :-1])
-    present = (gold + predicted[:, :-1]) > 0
+    mentions = gold + predicted[:, :-1]
+    f1 = _divide(2 * hits, mentions)
     # Matthews correlation for many classes (Gorodkin 2004); gold has no invalid class.
     correct = hits.sum(axis=1)
     covariance = correct * total - (gold * predicted[:, :-1]).sum(axis=1)
@@ -91,37 +137,39 @@ def _figures(counts: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "accuracy": correct / total,
         "weighted_f1": (f1 * gold).sum(axis=1) / total,
-        "macro_f1": _divide((f1 * present).sum(axis=1), present.sum(axis=1)),
+        "macro_f1": _divide(f1.sum(axis=1), (mentions > 0).sum(axis=1)),
         "mcc": _divide(covariance, np.sqrt(spread)),
     }
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+    """Divide, with 0 where there is nothing to divide by (scikit-learn's ``zero_division=0``)."""
+    shares = np.zeros(np.broadcast(above, below).shape)
+    np.divide(above, below, out=shares, where=below > 0)
+    return shares
+
+
+def _interval(values: np.ndarray, confidence: float) -> list[float]:
+    tail = (1 - confidence) / 2
+    return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
 
 
 def _per_class(labels: tuple[str, ...], counts: np.ndarray) -> dict[str, dict[str, float]]:
     hits = np.diagonal(counts[:, :-1]).astype(np.float64)
     gold, predicted = counts.sum(axis=1), counts.sum(axis=0)[:-1]
-    precision, recall, f1 = _divide(hits, predicted), _divide(hits, gold), _divide(2 * hits, gold + predicted)
+    columns = (_divide(hits, predicted), _divide(hits, gold), _divide(2 * hits, gold + predicted))
     return {
-        label: {
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "support": int(gold[i]),
-        }
-        for i, label in enumerate(labels)
+        label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+        for label, precision, recall, f1, support in zip(labels, *columns, gold, strict=True)
     }
 
 
-def _calibration(predictions: Predictions) -> dict[str, Any]:
+def _calibration(predictions: Predictions, probabilities: np.ndarray) -> dict[str, Any]:
     """ECE, Brier score, negative log-likelihood, reliability bins, and accuracy against coverage."""
-    probabilities = predictions.probabilities
-    assert probabilities is not None
-    place = {label: i for i, label in enumerate(predictions.labels)}
-    gold = np.array([place[label] for label in predictions.gold])
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == gold
+    rows = len(predictions.gold)
+    gold = np.array([predictions.labels.index(label) for label in predictions.gold])
+    right = np.array([a == g for a, g in zip(predictions.predicted, predictions.gold, strict=True)], dtype=float)
+    confidence = probabilities.max(axis=1)
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     reliability = [
         {
@@ -129,43 +177,59 @@ def _calibration(predictions: Predictions) -> dict[str, Any]:
             "accuracy": float(right[bins == b].mean()),
             "rows": int((bins == b).sum()),
         }
-        for b in range(_BINS)
-        if (bins == b).any()
+        for b in np.unique(bins)
     ]
-    rows = len(gold)
-    truth = np.eye(len(predictions.labels))[gold]
-    by_confidence = right[np.argsort(-confidence, kind="stable")]
+    # Rows of one confidence share their accuracy: otherwise the order of the file would decide who is kept.
+    _, tied = np.unique(confidence, return_inverse=True)
+    expected = (np.bincount(tied, weights=right) / np.bincount(tied))[tied]
+    kept = np.cumsum(expected[np.argsort(-confidence, kind="stable")]) / np.arange(1, rows + 1)
     shares = [i / 10 for i in range(1, 11)]
-    kept = [max(1, round(share * rows)) for share in shares]
+    truth = np.eye(len(predictions.labels))[gold]
+    said = probabilities[np.arange(rows), gold]
     return {
         "ece": sum(abs(b["confidence"] - b["accuracy"]) * b["rows"] for b in reliability) / rows,
         "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
-        "nll": float(-np.log(np.clip(probabilities[np.arange(rows), gold], 1e-300, None)).mean()),
+        # A label held to be impossible is surprising, not infinitely so: clipped as in sklearn.metrics.log_loss.
+        "nll": float(-np.log(np.clip(said, np.finfo(np.float64).eps, None)).mean()),
         "reliability": reliability,
-        "coverage": {"coverage": shares, "accuracy": [float(by_confidence[:k].mean()) for k in kept]},
+        "coverage": {
+            "coverage": shares,
+            "accuracy": [float(kept[max(1, round(share * rows)) - 1]) for share in shares],
+        },
     }
 
 
 def paired_bootstrap(
     one: Predictions, other: Predictions, *, bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Any]:
-    """Compare two predictions of the same rows: difference in accuracy, its interval, the share of draws above 0."""
+    """Compare the accuracy of two predictions of the same rows.
+
+    Rows are resampled together (Efron 1979; for this use Koehn 2004), so the shared difficulty of a row cancels
+    and the interval is narrower than the two intervals apart. McNemar's exact test (McNemar 1947) looks at the
+    rows on which only one of the two is right.
+
+    Returns:
+        ``accuracy_difference`` (one minus other) with its ``interval``; ``share_better``, the share of draws in
+        which ``one`` is strictly better; ``only_one_right`` and ``only_other_right`` in rows; ``mcnemar_p``, two-sided.
+
+    Raises:
+        ValueError: the two are not of the same rows.
+    """
     if one.gold != other.gold:
         raise ValueError("the two predictions are not of the same rows")
-    gains = np.array(
-        [(a == g) - (b == g) for a, b, g in zip(one.predicted, other.predicted, one.gold, strict=True)], dtype=int
-    )
-    cells = np.array([(gains == -1).mean(), (gains == 0).mean(), (gains == 1).mean()])
-    draws = np.random.default_rng(seed).multinomial(len(gains), cells, size=bootstrap)
-    differences = (draws[:, 2] - draws[:, 0]) / len(gains)
-    tail = (1 - confidence) / 2
+    from scipy.stats import binomtest
+
+    pairs = zip(one.predicted, other.predicted, one.gold, strict=True)
+    gains = np.array([(a == g) - (b == g) for a, b, g in pairs], dtype=int)
+    rows, lost, won = len(gains), int((gains == -1).sum()), int((gains == 1).sum())
+    cells = np.array([lost, rows - lost - won, won]) / rows
+    draws = np.random.default_rng(seed).multinomial(rows, cells, size=bootstrap)
+    differences = (draws[:, 2] - draws[:, 0]) / rows
     return {
         "accuracy_difference": float(gains.mean()),
-        "interval": [float(x) for x in np.quantile(differences, [tail, 1 - tail])],
+        "interval": _interval(differences, confidence),
         "share_better": float((differences > 0).mean()),
+        "only_one_right": won,
+        "only_other_right": lost,
+        "mcnemar_p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0,
     }
-
-
-def headline(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the figures that tables show, in their order."""
-    return {name: metrics.get(name) for name in ("accuracy", "weighted_f1", "macro_f1", "mcc", "ece")}

@@ -93,7 +93,7 @@ def keep_cpu_weights_unpacked(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
@@ -112,7 +112,15 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
 
                 fields["loftq_config"] = LoftQConfig(**fields["loftq_config"])
             adapted = get_peft_model(model, config_class(task_type="CAUSAL_LM", **fields))
-    except (ValueError, TypeError, ImportError, NotImplementedError, RuntimeError, AttributeError, KeyError) as error:
+    except (
+        ValueError,
+        TypeError,
+        ImportError,
+        NotImplementedError,
+        RuntimeError,
+        AttributeError,
+        KeyError,
+    ) as error:
         raise RecipeError(f"adapter: the installed peft refuses it: {_first_line(error)}") from error
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise RecipeError("adapter: nothing in it can be trained; it matches no module of this model.")
@@ -134,7 +142,9 @@ def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
     for key in ("target_modules", "modules_to_save", "exclude_modules"):
         value = fields.get(key)
         if isinstance(value, str) and value != "all-linear" and not any(re.fullmatch(value, name) for name in modules):
-            raise RecipeError(f"adapter.{key}: '{value}' matches no module. The linear layers are: {', '.join(linear)}.")
+            raise RecipeError(
+                f"adapter.{key}: '{value}' matches no module. The linear layers are: {', '.join(linear)}."
+            )
         for item in value if isinstance(value, (list, tuple)) else ():
             if not any(name == item or name.endswith(f".{item}") for name in modules):
                 hint = did_you_mean(str(item), linear)

@@ -46,7 +46,8 @@ class Plan:
         batch = training["per_device_train_batch_size"] * self.world_size
         micro = math.ceil(len(self.train) / batch)
         per_epoch = max(1, math.ceil(micro / training.get("gradient_accumulation_steps", 1)))
-        return math.ceil(per_epoch * training.get("num_train_epochs", 3.0))
+        epochs: float = training.get("num_train_epochs", 3.0)
+        return math.ceil(per_epoch * epochs)
 
     @property
     def shortened(self) -> int:
@@ -87,9 +88,7 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     encoder = PromptEncoder(contract, load_tokenizer(checkpoint), task)
     train = encoder.examples(texts(splits.train), labels(splits.train))
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
-    return Plan(
-        resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size
-    )
+    return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
 
 
 def texts(rows: Sequence[Row]) -> list[str]:

@@ -148,9 +148,9 @@ def make_contract(
     tokenizer = load_tokenizer(checkpoint)
     settings = _tokenizer_settings(checkpoint)
     eos = settings.get("eos_token")
-    if not isinstance(eos, str) or tokenizer.token_to_id(eos) is None:
+    eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None
+    if not isinstance(eos, str) or eos_id is None:
         raise PromptError(f"The tokenizer in '{checkpoint}' names no eos_token, so an answer could never end.")
-    eos_id = tokenizer.token_to_id(eos)
     stop_ids = tuple(dict.fromkeys([eos_id, *_generation_stops(checkpoint)]))
     pad = settings.get("pad_token")
     pad_id = tokenizer.token_to_id(pad) if isinstance(pad, str) else None
@@ -276,7 +276,10 @@ class PromptEncoder:
             encodings = self._tokenizer.encode_batch([text.strip() for text in texts], add_special_tokens=False)
         finally:
             self._tokenizer.encode_special_tokens = False
-        return [e if self._control.isdisjoint(e.ids) else self._firewall(e, t.strip()) for e, t in zip(encodings, texts, strict=True)]
+        return [
+            e if self._control.isdisjoint(e.ids) else self._firewall(e, t.strip())
+            for e, t in zip(encodings, texts, strict=True)
+        ]
 
     def _encode_outside(self, text: str) -> list[int]:
         return list(self._encode_articles([text])[0].ids)
@@ -290,10 +293,8 @@ class PromptEncoder:
         while not self._control.isdisjoint(encoding.ids):
             spot = next(i for i, token in enumerate(encoding.ids) if token in self._control)
             start, stop = encoding.offsets[spot]
-            if stop - start < 2:
-                text = text[:start] + text[stop:]
-            else:
-                text = f"{text[: start + 1]} {text[start + 1 :]}"
+            broken = "" if stop - start < 2 else f"{text[start]} {text[start + 1 : stop]}"
+            text = text[:start] + broken + text[stop:]
             self._tokenizer.encode_special_tokens = True
             try:
                 encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -371,7 +372,9 @@ def _chat_frame(
         template = environment.from_string(source)
         asked = template.render(messages=messages, add_generation_prompt=True, **tokens)
         answered = template.render(
-            messages=[*messages, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False, **tokens
+            messages=[*messages, {"role": "assistant", "content": _ANSWER}],
+            add_generation_prompt=False,
+            **tokens,
         )
     except TemplateError as error:
         raise PromptError(f"The chat template in '{checkpoint}' cannot render this prompt: {error}.") from None

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
 from fingpt_lora import installed
 from fingpt_lora.errors import RecipeError, did_you_mean
@@ -94,10 +95,12 @@ class DataSection(Section):
         "auto", description="Meaning of the columns; auto goes by their names."
     )
     fields: dict[str, str] = Field(
-        default_factory=dict, description="Our field -> column in the file, e.g. {text: sentence, label: tag}."
+        default_factory=dict,
+        description="Our field -> column in the file, e.g. {text: sentence, label: tag}.",
     )
     labels: Annotated[dict[str, str], BeforeValidator(_text_keys)] = Field(
-        default_factory=dict, description="Label in the file -> label of the task, e.g. {0: negative, 1: positive}."
+        default_factory=dict,
+        description="Label in the file -> label of the task, e.g. {0: negative, 1: positive}.",
     )
     encoding: str = Field("auto", description="Text encoding, e.g. utf-8, latin-1, gb18030.")
     split: SplitSection | None = Field(None, description="How to split rows that carry no split.")
@@ -256,7 +259,9 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
     if tree is None:
         tree = CommentedMap()
     if not isinstance(tree, CommentedMap):
-        raise RecipeError(f"{name}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)}), not a {_kind(tree)}.")
+        raise RecipeError(
+            f"{name}: a recipe is a mapping of sections ({', '.join(Recipe.model_fields)}), not a {_kind(tree)}."
+        )
     written: dict[str, str] = {}
     for override in overrides:
         written[_apply(tree, override)] = override
@@ -366,7 +371,11 @@ def _translate(error: ValidationError, source: _Source) -> RecipeError:
     shown = f" (it is {given!r})" if isinstance(given, (str, int, float, bool)) and first["type"] != "missing" else ""
     if first["type"] == "literal_error":
         expected = str(first["ctx"]["expected"])
-        hint = did_you_mean(given, [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]) if isinstance(given, str) else ""
+        hint = (
+            did_you_mean(given, [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")])
+            if isinstance(given, str)
+            else ""
+        )
         return source.error(path, f"must be {expected}{shown}.{hint if hint.startswith(' Did') else ''}")
     return source.error(path, message[0].lower() + message[1:] + shown + ".")
 
@@ -377,7 +386,12 @@ def _is_union_branch(part: str | int) -> bool:
 
 def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
     model: type[BaseModel] = Recipe
-    nested = {"task": TaskSection, "model": ModelSection, "data": DataSection, "evaluation": EvaluationSection}
+    nested: dict[str, type[BaseModel]] = {
+        "task": TaskSection,
+        "model": ModelSection,
+        "data": DataSection,
+        "evaluation": EvaluationSection,
+    }
     for part in path:
         model = SplitSection if part == "split" else nested.get(str(part), model)
     return model
@@ -389,7 +403,10 @@ def _check_passed_through(recipe: Recipe, source: _Source) -> None:
         hint = did_you_mean(recipe.peft_type, installed.peft_methods())
         raise source.error(["adapter", "peft_type"], f"the installed peft has no method '{recipe.peft_type}'.{hint}")
     training = {**installed.sft_fields(), **OWN_TRAINING_FIELDS}
-    sections = [("adapter", recipe.adapter, installed.peft_fields(recipe.peft_type)), ("training", recipe.training, training)]
+    sections = [
+        ("adapter", recipe.adapter, installed.peft_fields(recipe.peft_type)),
+        ("training", recipe.training, training),
+    ]
     for section, values, fields in sections:
         _check_fields([section], values, fields, source)
     if isinstance(recipe.model.quantization, dict):
@@ -432,10 +449,13 @@ def _check_together(recipe: Recipe, source: _Source) -> None:
     evaluates = training.get("eval_strategy", "no") != "no"
     if wants_validation and not evaluates:
         key = "early_stopping_patience" if training.get("early_stopping_patience") else "load_best_model_at_end"
-        raise source.error(["training", key], "needs 'training.eval_strategy: epoch' (or steps) to have something to go by.")
+        raise source.error(
+            ["training", key], "needs 'training.eval_strategy: epoch' (or steps) to have something to go by."
+        )
     if evaluates and not (data.validation or data.validation_share) and data.path == "sample":
         raise source.error(
-            ["training", "eval_strategy"], "needs validation rows: set 'data.validation_share: 0.1' or 'data.validation'."
+            ["training", "eval_strategy"],
+            "needs validation rows: set 'data.validation_share: 0.1' or 'data.validation'.",
         )
     if training.get("bf16") and training.get("fp16"):
         raise source.error(["training", "fp16"], "bf16 and fp16 exclude each other; keep one.")

@@ -29,7 +29,17 @@ from fingpt_lora.prompts import CONTRACT_FILE, PromptContract
 from fingpt_lora.recipe import Recipe, dump_recipe, parse_recipe
 
 MANIFEST, RECIPE, METRICS, CHECKPOINTS = "manifest.json", "recipe.yaml", "metrics.json", "checkpoints"
-_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "tokenizers", "numpy")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "tokenizers",
+    "numpy",
+)
 
 # Settings that say how a run is carried out or shown, not what it computes: they may change when it goes on.
 _FREE = {
@@ -145,7 +155,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"'{folder}' is not a run folder (it has no {MANIFEST}). Choose an empty or new folder.") from None
+        raise RunError(
+            f"'{folder}' is not a run folder (it has no {MANIFEST}). Choose an empty or new folder."
+        ) from None
     except (OSError, ValueError) as error:
         raise RunError(f"'{folder / MANIFEST}' cannot be read: {error}. Remove the folder and train again.") from None
     if not isinstance(manifest, dict):

@@ -8,6 +8,7 @@ and the branch itself). So an answer of several tokens costs no more than its to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,10 @@ def _score_batch(
     branches = [list(answer[:-1]) for answer in answers]
     tree = [token for branch in branches for token in branch]
     ids = torch.cat(
-        [pad_left(rests, encoder.contract.pad_id), torch.tensor([tree] * len(rests), dtype=torch.long).view(len(rests), -1)],
+        [
+            pad_left(rests, encoder.contract.pad_id),
+            torch.tensor([tree] * len(rests), dtype=torch.long).view(len(rests), -1),
+        ],
         dim=1,
     ).to(device)
     real = pad_left([[1] * len(rest) for rest in rests], 0).to(device)
@@ -97,7 +101,7 @@ def _score_batch(
     depth = torch.tensor([d for branch in branches for d in range(len(branch))], dtype=torch.long, device=device)
     positions = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), lengths + depth], dim=1) + shared
     allowed = _tree_attention(real, branches, shared)
-    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": _additive(allowed, model)}
+    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "attention_mask": _additive(allowed, model)}
     if prefix is not None:
         inputs |= {"past_key_values": expand_cache(prefix, len(rests)), "use_cache": True}
     keep = torch.arange(width - 1, width + len(tree), device=device)

@@ -18,9 +18,9 @@ from fingpt_lora import checkpoints, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet
 from fingpt_lora.errors import RecipeError, RunError
-from fingpt_lora.plan import Plan, labels, make_plan, texts
+from fingpt_lora.plan import Plan, make_plan
 from fingpt_lora.prompts import CONTRACT_FILE
-from fingpt_lora.recipe import OWN_TRAINING_FIELDS, Recipe, load_recipe
+from fingpt_lora.recipe import OWN_TRAINING_FIELDS, load_recipe
 
 
 def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -50,13 +50,19 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
 def _announce(plan: Plan, state: runs.State) -> None:
     for item in plan.filled:
         note(f"  {item.key} = {item.value}  ({item.reason})")
-    rows = f"{len(plan.splits.train)} train, {len(plan.splits.validation)} validation, {len(plan.splits.test)} test rows"
+    rows = (
+        f"{len(plan.splits.train)} train, {len(plan.splits.validation)} validation, {len(plan.splits.test)} test rows"
+    )
     note(f"{rows}; {plan.steps} steps; base {plan.recipe.model.base} ({plan.recipe.model.quantization})")
     if plan.shortened:
         note(f"{plan.shortened} articles are shortened to training.max_length={plan.contract.max_length} tokens.")
     if state == "continue":
         checkpoint = runs.last_checkpoint(Path(plan.recipe.output))
-        note(f"Continuing from {checkpoint}." if checkpoint else "Starting again: it was stopped before its first checkpoint.")
+        note(
+            f"Continuing from {checkpoint}."
+            if checkpoint
+            else "Starting again: it was stopped before its first checkpoint."
+        )
 
 
 def _carry_out(plan: Plan, folder: Path) -> None:
@@ -147,7 +153,9 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
     lengths = [len(example.ids) for example in plan.train]
     groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
     rows_per_step = args.per_device_train_batch_size * plan.world_size
-    sampler = GroupedSampler(lengths, groups, rows_per_step, args.data_seed or args.seed) if batching != "padded" else None
+    sampler = (
+        GroupedSampler(lengths, groups, rows_per_step, args.data_seed or args.seed) if batching != "padded" else None
+    )
     collator = Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix")
 
     def validate(model: Any) -> Mapping[str, float]:
@@ -201,7 +209,10 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "data_fingerprint": plan.splits.audit.fingerprint,
         "prompt_contract": plan.contract.hash,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seeds": {"training": training.get("seed", 42), "split": plan.recipe.data.split and plan.recipe.data.split.seed},
+        "seeds": {
+            "training": training.get("seed", 42),
+            "split": plan.recipe.data.split and plan.recipe.data.split.seed,
+        },
         "world_size": plan.world_size,
         "hardware": plan.machine.as_dict(),
         "versions": runs.versions(),
@@ -223,7 +234,7 @@ def _show(folder: Path) -> None:
 
     metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     console = Console(soft_wrap=False)
-    console.print(summary_table(metrics, metrics.get("audit", {}), caption=f"{metrics['test']['rows']} test rows"))
+    console.print(summary_table(metrics, caption=f"{metrics['test']['rows']} test rows"))
     console.print(f"Run folder: {folder}   (report.html, metrics.json, adapter/)", markup=False, soft_wrap=True)
 
 

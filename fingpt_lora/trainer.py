@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with three things of ours: the shared-prefix loss, grouped batches, label scoring as evaluation."""
+"""TRL's SFTTrainer with three things of ours: shared-prefix loss, grouped batches, label scoring as evaluation."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         metrics = {f"eval_{key}": float(value) for key, value in self._validate(self.model).items()}
         metrics["eval_runtime"] = time.perf_counter() - start
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -44,7 +44,9 @@ def expand(paths: str | Sequence[str]) -> list[Path]:
     for name in [paths] if isinstance(paths, str) else paths:
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _extension(p) in _FORMATS and not _hidden(p, path))
+            inside = sorted(
+                p for p in path.rglob("*") if p.is_file() and _extension(p) in _FORMATS and not _hidden(p, path)
+            )
             # A data set saved by datasets.save_to_disk keeps bookkeeping as JSON beside its Arrow files.
             if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
                 inside = [p for p in inside if p.suffix == ".arrow"]
@@ -111,8 +113,10 @@ def _open(path: Path, encoding: str, kind: str) -> Iterator[TextIO]:
     try:
         "".encode(encoding)
     except LookupError:
-        raise DataError(f"data.encoding: Python knows no encoding '{encoding}'. Try utf-8, latin-1 or gb18030.") from None
-    with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as stream:  # type: ignore[arg-type]
+        raise DataError(
+            f"data.encoding: Python knows no encoding '{encoding}'. Try utf-8, latin-1 or gb18030."
+        ) from None
+    with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as stream:
         yield stream
 
 
@@ -121,7 +125,11 @@ def _detect(raw: Any, kind: str) -> str:
     import codecs
 
     start = raw.read(_SNIFF_BYTES)
-    for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+    for mark, name in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
         if start.startswith(mark):
             return name
     decoder, block = codecs.getincrementaldecoder("utf-8")(), start
@@ -211,7 +219,9 @@ def _json(stream: TextIO, path: Path) -> Iterator[Record | BadRow]:
     try:
         content = json.load(stream)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is not valid JSON: {error}. If it has one object per line, set data.format: jsonl.") from None
+        raise DataError(
+            f"'{path}' is not valid JSON: {error}. If it has one object per line, set data.format: jsonl."
+        ) from None
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         if len(lists) != 1:

@@ -9,7 +9,18 @@ from typing import Any
 from fingpt_lora.data.rows import BadRow, Record
 from fingpt_lora.errors import DataError, did_you_mean
 
-_TEXT_NAMES = ("text", "sentence", "content", "headline", "news", "title", "tweet", "context", "input", "query")
+_TEXT_NAMES = (
+    "text",
+    "sentence",
+    "content",
+    "headline",
+    "news",
+    "title",
+    "tweet",
+    "context",
+    "input",
+    "query",
+)
 _LABEL_NAMES = ("label", "sentiment", "output", "target", "answer", "class", "gold")
 
 # FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it; only this exact frame is taken off.

@@ -132,7 +132,9 @@ def _rows(
 
 def _row(record: Record, text: object, raw: object, label_map: LabelMap, require_label: bool) -> Row | BadRow:
     if not isinstance(text, str) or not text.strip():
-        found = "no text" if text is None or text == "" or isinstance(text, str) else f"the text is a {type(text).__name__}"
+        found = (
+            "no text" if text is None or text == "" or isinstance(text, str) else f"the text is a {type(text).__name__}"
+        )
         return BadRow(record.origin, record.line, found)
     label = None
     if require_label:

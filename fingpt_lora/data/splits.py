@@ -11,7 +11,13 @@ from fingpt_lora.data.rows import Row
 from fingpt_lora.errors import DataError
 from fingpt_lora.recipe import SplitSection
 
-_NAMES = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "dev": "validation"}
+_NAMES = {
+    "train": "train",
+    "test": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+}
 
 Parts = tuple[list[Row], list[Row]]  # (kept, held out)
 
@@ -26,7 +32,9 @@ def by_column(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
     for row in rows:
         name = str(row.values.get(column, "")).strip().lower()
         if name not in _NAMES:
-            raise DataError(f"{row.origin}:{row.line}: '{name}' in column '{column}' is no split (train, validation, test).")
+            raise DataError(
+                f"{row.origin}:{row.line}: '{name}' in column '{column}' is no split (train, validation, test)."
+            )
         parts[_NAMES[name]].append(row)
     return parts
 
@@ -94,7 +102,7 @@ def _parts(rows: Sequence[Row], held: Callable[[int], bool]) -> Parts:
 
 
 def _value(row: Row, column: str | None) -> object:
-    if column not in row.values or row.values[column] in (None, ""):
+    if column is None or column not in row.values or row.values[column] in (None, ""):
         raise DataError(f"{row.origin}:{row.line}: no value in column '{column}', by which data.split splits.")
     return row.values[column]
 

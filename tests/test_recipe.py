@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fingpt_lora.errors import RecipeError
+from fingpt_lora.recipe import Recipe, dump_recipe, json_schema, load_recipe, parse_recipe
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
+trees = st.recursive(
+    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=12), inner, max_size=4))
+)
+
+
+def test_an_empty_recipe_is_the_default_job() -> None:
+    assert parse_recipe("") == Recipe() == parse_recipe("training:\nadapter:\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n  b: 1\n", "r.yaml:1: a: unknown key in a recipe"),
+        ("training:\n  learnin_rate: 1\n", "r.yaml:2: training.learnin_rate: unknown key in section 'training'. Did you mean 'learning_rate'?"),
+        ("model:\n  qantization: nf4\n", "r.yaml:2: model.qantization: unknown key in section 'model'. Did you mean 'quantization'?"),
+        ("\nmodel:\n  quantization: nf5\n", "r.yaml:3: model.quantization: must be 'none', 'int8' or 'nf4' (it is 'nf5'). Did you mean 'nf4'?"),
+        ("model:\n  quantization:\n    load_in_4bits: true\n", "r.yaml:3: model.quantization.load_in_4bits: unknown key"),
+        ("adapter:\n  r: true\n", "r.yaml:2: adapter.r: must be a whole number, not true."),
+        ("adapter:\n  r: 0\n", "r.yaml:2: adapter.r: must be at least 1"),
+        ("adapter:\n  lora_dropout: 1.5\n", "r.yaml:2: adapter.lora_dropout: must be at least 0 and below 1"),
+        ("adapter:\n  peft_type: lorra\n", "r.yaml:2: adapter.peft_type: the installed peft has no method 'LORRA'. Did you mean 'LORA'?"),
+        ("training:\n  learning_rate: -1\n", "must be greater than 0"),
+        ("training:\n  learning_rate: .nan\n", "must be greater than 0"),
+        ("training:\n  max_seq_length: 5\n", "write max_length"),
+        ("training:\n  packing: true\n", "choose 'training.batching'"),
+        ("training:\n  trust_remote_code: true\n", "code from model repositories is never run"),
+        ("training:\n  batching: shared\n", "must be one of shared_prefix, length, padded"),
+        ("training:\n  early_stopping_patience: 2\n", "needs 'training.eval_strategy: epoch'"),
+        ("training:\n  bf16: true\n  fp16: true\n", "exclude each other"),
+        ("task:\n  labels: 4\n", "must be 3, 5 or 7 (it is 4)"),
+        ("data:\n  split: {method: group}\n", "r.yaml:2: data.split: method 'group' needs 'column'."),
+        ("data:\n  split: {method: random, column: x}\n", "does not take 'column'"),
+        ("data:\n  bad_rows: 2\n", "should be less than 1 (it is 2)"),
+        ("a: 1\na: 2\n", "not valid YAML"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "unknown key"),
+        ("- a\n", "a recipe is a mapping of sections"),
+        ("adapter: {init_lora_weights: pissa}\n", "set 'model.quantization: none'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_file_line_key_and_the_way_out(text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, name="r.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "sentiment.yaml").write_text("")
+    with pytest.raises(RecipeError, match="Did you mean 'sentiment.yaml'"):
+        load_recipe(tmp_path / "sentimant.yaml")
+
+
+def test_numbers_are_yaml_1_2() -> None:
+    recipe = parse_recipe("training: {learning_rate: 1e-4}\ndata: {labels: {no: negative, 1: positive, true: neutral}}")
+    assert recipe.training["learning_rate"] == 1e-4
+    assert recipe.data.labels == {"no": "negative", "1": "positive", "True": "neutral"}
+
+
+def test_overrides_replace_words_and_reach_deep() -> None:
+    recipe = parse_recipe("model: {quantization: nf4}", ["model.quantization.load_in_8bit=true", "output=/tmp/x y", "data.split=null"])
+    assert recipe.model.quantization == {"load_in_8bit": True}
+    assert recipe.output == "/tmp/x y" and recipe.data.split is None
+
+
+@pytest.mark.parametrize("override", ["output", "=1", "training.=1", ".x=1", "training.learning_rate=fast", "nope.x=1"])
+def test_a_wrong_override_names_itself(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"--set "):
+        parse_recipe("", [override])
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Recipe().output = "elsewhere"  # type: ignore[misc]
+
+
+def test_dumping_and_parsing_is_the_identity() -> None:
+    text = """
+task: {labels: 7, language: zh}
+model: {quantization: {load_in_4bit: true}, prompt: fingpt, system: "你是分析师: 1"}
+adapter: {r: 4, target_modules: [q_proj, v_proj], rank_pattern: {q_proj: 8}}
+data: {path: [a.csv, b.csv], labels: {0: neutral, "yes": neutral}, split: {method: time, column: date}}
+training: {learning_rate: 1e-4, eval_strategy: epoch, early_stopping_patience: 2}
+"""
+    recipe = parse_recipe(text)
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@given(st.text(max_size=200))
+def test_no_text_brings_a_traceback(text: str) -> None:
+    try:
+        assert isinstance(parse_recipe(text), Recipe)
+    except RecipeError as error:
+        assert str(error)
+
+
+@given(st.dictionaries(st.sampled_from([*Recipe.model_fields, "other"]), trees, max_size=4))
+def test_no_tree_brings_a_traceback(tree: dict[str, object]) -> None:
+    text = json.dumps(tree)
+    try:
+        recipe = parse_recipe(text)
+    except RecipeError as error:
+        assert str(error)
+    else:
+        assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
+@given(st.text(max_size=40))
+def test_no_override_brings_a_traceback(override: str) -> None:
+    try:
+        parse_recipe("", [override])
+    except RecipeError as error:
+        assert str(error)
+
+
+def test_the_schema_knows_our_keys_and_the_installed_ones() -> None:
+    schema = json_schema()
+    assert {"learning_rate", "batching"} <= schema["properties"]["training"]["properties"].keys()
+    assert "packing" not in schema["properties"]["training"]["properties"]
+    assert "r" in schema["properties"]["adapter"]["properties"]
+    json.dumps(schema)
