@@ -191,22 +191,25 @@ def _assigned_peft_types(source: str) -> list[str]:
     return [part.split()[0].strip() for part in source.split(marker)[1:]]
 
 
+def _peft_class(name: str) -> ast.ClassDef | None:
+    """Find a class that a config inherits from another method or from what methods share."""
+    for path in sorted((_package("peft") / "tuners").rglob("*.py")):
+        if f"class {name}" in path.read_text(encoding="utf-8"):
+            return _classes(path).get(name)
+    return None
+
+
 @functools.cache
 def peft_fields(method: str) -> dict[str, Field]:
     """Fields of the PEFT config class of ``method`` (upper case), its bases included."""
     path, name = peft_methods()[method]
-    known = _classes(_package("peft") / "config.py")
-    # A config may inherit from another method's (AdaLoRA from LoRA); resolve bases wherever PEFT defines them.
-    if method != "LORA":
-        known |= _classes(_package("peft") / "tuners" / "lora" / "config.py")
-        known |= _classes(_package("peft") / "tuners" / "prompt_tuning" / "config.py")
-    known |= _classes(path)
+    known = _classes(_package("peft") / "config.py") | _classes(path)
     fields: dict[str, Field] = {}
 
     def collect(class_name: str) -> None:
-        node = known.get(class_name)
+        node = known.get(class_name) or _peft_class(class_name)
         if node is None:
-            return
+            return  # Python's own (Generic, ABC)
         for base in node.bases:
             collect(ast.unparse(base))
         fields.update({field.name: field for field in _fields(node.body)})

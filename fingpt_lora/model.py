@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -102,11 +103,16 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
     Raises:
         RecipeError: the adapter's fields do not fit together, or name no module of this model.
     """
-    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[_peft_key(recipe.peft_type)]
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType[recipe.peft_type]]
     fields = {key: value for key, value in recipe.adapter.items() if key != "peft_type"}
     _check_targets(model, fields)
+    if fields.get("init_lora_weights") == "loftq" and not torch.cuda.is_available():
+        raise RecipeError(
+            "adapter.init_lora_weights: the installed peft computes 'loftq' on a CUDA GPU only, and there is none "
+            "here. Use olora or pissa, or leave it out."
+        )
     try:
-        with quiet():
+        with quiet(), _seeded(recipe):
             if fields.get("loftq_config"):
                 from peft import LoftQConfig
 
@@ -127,10 +133,16 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
     return adapted
 
 
-def _peft_key(name: str) -> Any:
-    from peft import PeftType
+@contextlib.contextmanager
+def _seeded(recipe: Recipe) -> Iterator[None]:
+    """Start an adapter from the recipe's seed.
 
-    return PeftType[name]
+    Some initialisations rewrite the base by a random decomposition (``pissa_niter_16``) and are run again when the
+    adapter is loaded; only from the same seed do they come to the same base.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.get("seed", 42))
+        yield
 
 
 def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
@@ -159,8 +171,8 @@ def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
                 )
 
 
-def load_adapter(model: torch.nn.Module, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base model, for use.
+def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftModel:
+    """Put a saved adapter on a base model, for use, from the recipe that it was trained by.
 
     Raises:
         ModelError: the folder holds no whole adapter, or it does not fit the model.
@@ -168,7 +180,7 @@ def load_adapter(model: torch.nn.Module, folder: Path) -> PeftModel:
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
     try:
-        with quiet():
+        with quiet(), _seeded(recipe):
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error

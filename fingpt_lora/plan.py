@@ -45,9 +45,8 @@ class Plan:
             return int(training["max_steps"])
         batch = training["per_device_train_batch_size"] * self.world_size
         micro = math.ceil(len(self.train) / batch)
-        per_epoch = max(1, math.ceil(micro / training.get("gradient_accumulation_steps", 1)))
-        epochs: float = training.get("num_train_epochs", 3.0)
-        return math.ceil(per_epoch * epochs)
+        per_epoch: int = max(1, math.ceil(micro / training.get("gradient_accumulation_steps", 1)))
+        return math.ceil(per_epoch * float(training.get("num_train_epochs", 3.0)))
 
     @property
     def shortened(self) -> int:

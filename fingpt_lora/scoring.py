@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from fingpt_lora.batching import common_prefix, expand_cache, pad_left, prefix_cache
+from fingpt_lora.errors import ModelError
 from fingpt_lora.prompts import Prompt, PromptEncoder
 
 Progress = Callable[[int], None]
@@ -114,6 +115,9 @@ def _score_batch(
         totals.append(log_probs[:, sources, list(answer)].sum(dim=1))
         branch_start += len(answer) - 1
     result: np.ndarray = torch.log_softmax(torch.stack(totals, dim=1), dim=1).cpu().numpy()
+    if not np.isfinite(result).all():
+        # The largest of NaNs is the first label: a broken model would look like a one-sided one.
+        raise ModelError("The model's label probabilities are not numbers. Set model.dtype: float32 and run again.")
     return result
 
 

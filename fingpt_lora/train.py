@@ -76,7 +76,7 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     if state.num_processes != plan.world_size:
         raise RunError(
             f"{plan.world_size} processes were asked for but {state.num_processes} work together. On a CPU start with "
-            "--config_file launch/ddp.yaml; some accelerate settings silently run one process."
+            "--config_file launch/ddp_cpu.yaml; some accelerate settings silently run one process."
         )
     _use_all_cores(plan)
     device = str(state.device)
@@ -100,6 +100,8 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         runs.finish(folder)
         shutil.rmtree(folder / runs.CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
+    if state.num_processes > 1:
+        state.destroy_process_group()
 
 
 def _training_arguments(plan: Plan, folder: Path) -> Any:
@@ -234,7 +236,7 @@ def _show(folder: Path) -> None:
 
     metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     console = Console(soft_wrap=False)
-    console.print(summary_table(metrics, caption=f"{metrics['test']['rows']} test rows"))
+    console.print(summary_table(metrics, metrics.get("audit"), caption=f"{metrics['test']['rows']} test rows"))
     console.print(f"Run folder: {folder}   (report.html, metrics.json, adapter/)", markup=False, soft_wrap=True)
 
 

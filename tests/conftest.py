@@ -60,3 +60,19 @@ def shallow(checkpoint: Path) -> Iterator[Callable[..., object]]:
         ).eval()
 
     yield load
+
+
+@pytest.fixture(scope="session")
+def small_base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder with the real model's first two layers and its tokenizer, for whole runs in seconds."""
+    import shutil
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("small_base")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, num_hidden_layers=2)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(checkpoint / name, folder / name)
+    return folder

@@ -32,6 +32,7 @@ def figures(pairs: Pairs) -> dict[str, Any]:
     return classification_metrics(made(pairs), bootstrap=100)
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
 @given(any_pairs)
 def test_point_figures_are_scikit_learns(pairs: Pairs) -> None:
     gold = [g for g, _ in pairs]

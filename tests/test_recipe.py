@@ -13,7 +13,8 @@ from fingpt_lora.recipe import Recipe, dump_recipe, json_schema, load_recipe, pa
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
 trees = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=12), inner, max_size=4))
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=12), inner, max_size=4)),
 )
 
 
@@ -66,13 +67,15 @@ def test_a_missing_recipe_names_its_neighbour(tmp_path: Path) -> None:
 
 
 def test_numbers_are_yaml_1_2() -> None:
-    recipe = parse_recipe("training: {learning_rate: 1e-4}\ndata: {labels: {no: negative, 1: positive, true: neutral}}")
+    recipe = parse_recipe("training: {learning_rate: 1e-4}\ndata: {labels: {no: negative, 1: positive, 2.0: neutral}}")
     assert recipe.training["learning_rate"] == 1e-4
-    assert recipe.data.labels == {"no": "negative", "1": "positive", "True": "neutral"}
+    assert recipe.data.labels == {"no": "negative", "1": "positive", "2.0": "neutral"}
 
 
 def test_overrides_replace_words_and_reach_deep() -> None:
-    recipe = parse_recipe("model: {quantization: nf4}", ["model.quantization.load_in_8bit=true", "output=/tmp/x y", "data.split=null"])
+    recipe = parse_recipe(
+        "model: {quantization: nf4}", ["model.quantization.load_in_8bit=true", "output=/tmp/x y", "data.split=null"]
+    )
     assert recipe.model.quantization == {"load_in_8bit": True}
     assert recipe.output == "/tmp/x y" and recipe.data.split is None
 

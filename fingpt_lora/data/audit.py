@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -14,100 +15,171 @@ from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.errors import DataError
 
 Policy = Literal["error", "drop", "majority", "keep"]
-_URL = re.compile(r"https?://\S+|www\.\S+")
-_NOT_WORD = re.compile(r"[^\w%$€£¥+\-]+|_+")
+
+# ASCII only: a Chinese sentence goes on right behind its link.
+_URL = re.compile(r"(?:https?://|\bwww\.)[!-~]+")
+_SIGN = re.compile(r"(?<!\w)-(?=[$€£¥]?\d)")
+_MINUS = "\N{MINUS SIGN}"
+
+
+class _Fold(dict[int, str | None]):
+    """Code point -> what stays of it: words and numbers as they are, symbols apart, punctuation as a space.
+
+    Symbols stay because they carry sentiment: a rocket is not a falling chart, 5% is not 5, -5 is not 5.
+    """
+
+    def __missing__(self, code: int) -> str | None:
+        char = chr(code)
+        category = unicodedata.category(char)
+        if (category.startswith("S") and category != "Sk") or char == "%":
+            self[code] = f" {char} "
+        else:
+            self[code] = " " if category[0] in "PZC" or category == "Sk" else char
+        return self[code]
+
+
+class _Invisible(dict[int, int | None]):
+    """Removes what no reader sees: zero-width marks, soft hyphens, the choice of an emoji's style."""
+
+    def __missing__(self, code: int) -> int | None:
+        invisible = code in (0xFE0E, 0xFE0F) or unicodedata.category(chr(code)) == "Cf"
+        self[code] = None if invisible else code
+        return self[code]
+
+
+_FOLD, _INVISIBLE = _Fold(), _Invisible()
 
 
 def normalise(text: str) -> str:
-    """Return what two copies of a story share: no links, no case, no spacing or punctuation; numbers and signs stay."""
-    text = _URL.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
-    return " ".join(_NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text)).split())
+    """Return what two copies of one story share: no links, case, spacing or punctuation; every number and sign.
+
+    ``normalise(normalise(text)) == normalise(text)``.
+    """
+    if text.isascii():
+        text = text.lower()
+    else:
+        # Unicode's own recipe for caseless matching (The Unicode Standard, D146), after what nobody sees is gone.
+        text = text.translate(_INVISIBLE)
+        for _ in range(2):
+            text = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
+    folded = _SIGN.sub(_MINUS, _URL.sub(" ", text)).translate(_FOLD)
+    # A text of nothing but punctuation would otherwise equal every other such text.
+    return " ".join(folded.split() or text.split())
 
 
-@dataclass
+class Keys(dict[str, str]):
+    """text -> normalised text, each computed once."""
+
+    def __missing__(self, text: str) -> str:
+        self[text] = key = normalise(text)
+        return key
+
+
+@dataclass(frozen=True)
 class Audit:
     """What was read, removed and counted on the way to the splits."""
 
-    rows: dict[str, dict[str, int]] = field(default_factory=dict)
-    bad_rows: list[BadRow] = field(default_factory=list)
-    duplicates: dict[str, int] = field(default_factory=dict)
-    contradictions: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, int]]  # split -> label -> rows
+    rows_read: int = 0  # bad ones included
+    bad_rows: tuple[BadRow, ...] = ()
+    duplicates: Mapping[str, int] = field(default_factory=dict)
+    contradictions: Mapping[str, int | str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)  # file -> SHA-256, hub set -> revision
     licence: str | None = None
     fingerprint: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the audit as JSON types."""
         return {
-            "rows": self.rows,
+            "rows": {split: dict(counts) for split, counts in self.rows.items()},
+            "rows_read": self.rows_read,
             "bad_rows": [str(bad) for bad in self.bad_rows],
-            "duplicates": self.duplicates,
-            "contradictions": self.contradictions,
-            "warnings": self.warnings,
-            "sources": self.sources,
+            "duplicates": dict(self.duplicates),
+            "contradictions": dict(self.contradictions),
+            "warnings": list(self.warnings),
+            "sources": dict(self.sources),
             "licence": self.licence,
             "fingerprint": self.fingerprint,
         }
 
 
-def remove_leaks(rows: Sequence[Row], held_out: Iterable[Row]) -> tuple[list[Row], dict[str, int]]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Training rows after repeats and contradictions were dealt with."""
+
+    rows: list[Row]
+    repeated: int  # rows dropped because text and label stood there already
+    contradicting: int  # texts with several labels
+    removed: int  # further rows dropped because of them
+
+
+def remove_leaks(rows: Sequence[Row], held_out: Iterable[Row], keys: Keys) -> tuple[list[Row], dict[str, int]]:
     """Remove rows whose text also stands in ``held_out``, and count exact and normalised matches apart."""
-    held = list(held_out)
-    exact, near = {row.text for row in held}, {normalise(row.text) for row in held}
-    counts = Counter(
-        "exact" if row.text in exact else "normalised" if normalise(row.text) in near else "kept" for row in rows
-    )
-    kept = [row for row in rows if row.text not in exact and normalise(row.text) not in near]
-    return kept, {"exact": counts["exact"], "normalised": counts["normalised"]}
+    exact = {row.text for row in held_out}
+    near = {keys[text] for text in exact}
+    kept = [row for row in rows if keys[row.text] not in near]  # equal texts have equal keys
+    same = sum(row.text in exact for row in rows)
+    return kept, {"exact": same, "normalised": len(rows) - len(kept) - same}
 
 
-def settle_training(rows: Sequence[Row], policy: Policy) -> tuple[list[Row], int, int]:
+def settle(rows: Sequence[Row], policy: Policy, keys: Keys) -> Settled:
     """Keep one of several training rows with the same text and label, and apply the policy to contradictions.
 
-    Returns:
-        rows kept in order, repeated rows dropped, texts that carried several labels.
+    ``drop`` removes every row of a contradicting text, ``majority`` keeps one row of the most frequent label
+    (none where two are equally frequent), ``keep`` keeps one row of each label.
 
     Raises:
         DataError: the policy is ``error`` and a text carries several labels.
     """
     by_text: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_text[normalise(row.text)].append(row)
-    kept: list[Row] = []
-    repeated = contradicting = 0
+        by_text[keys[row.text]].append(row)
+    kept: set[int] = set()
+    repeated = contradicting = removed = 0
     for same in by_text.values():
-        counts = Counter(row.label for row in same)
-        firsts = list({row.label: row for row in reversed(same)}.values())
+        firsts: dict[str | None, Row] = {}
+        for row in same:
+            firsts.setdefault(row.label, row)
+        counts = Counter(row.label for row in same).most_common()
         repeated += len(same) - len(firsts)
-        if len(firsts) == 1 or policy == "keep":
-            contradicting += len(firsts) > 1
-            kept += firsts
-            continue
-        contradicting += 1
-        if policy == "error":
-            places = ", ".join(f"{row.origin}:{row.line} ({row.label})" for row in firsts)
-            raise DataError(f"One text carries several labels: {places}. Mend it, or set data.contradictions: drop.")
-        (winner, most), *others = counts.most_common()
-        if policy == "majority" and most > others[0][1]:
-            kept.append(next(row for row in same if row.label == winner))
-    order = {id(row): place for place, row in enumerate(rows)}
-    return sorted(kept, key=lambda row: order[id(row)]), repeated, contradicting
+        chosen = list(firsts.values())
+        if len(firsts) > 1:
+            contradicting += 1
+            if policy == "error":
+                raise _contradiction(chosen)
+            if policy == "drop" or (policy == "majority" and counts[0][1] == counts[1][1]):
+                chosen = []
+            elif policy == "majority":
+                chosen = [firsts[counts[0][0]]]
+        removed += len(firsts) - len(chosen)
+        kept.update(map(id, chosen))
+    return Settled([row for row in rows if id(row) in kept], repeated, contradicting, removed)
 
 
-def count_repeats(rows: Sequence[Row]) -> tuple[int, int]:
-    """Return (repeated rows, texts with several labels) among rows that stay as they are."""
+def _contradiction(rows: Sequence[Row]) -> DataError:
+    places = ", ".join(f"{row.origin}:{row.line} ({row.label})" for row in rows)
+    return DataError(
+        f"One training text carries several labels: {places}. Mend it, or set data.contradictions: drop "
+        "(or majority, keep)."
+    )
+
+
+def count_repeats(rows: Sequence[Row], keys: Keys) -> tuple[int, int]:
+    """Return (rows whose text stood there before, exactly; texts with several labels) of rows that all stay."""
     by_text: dict[str, set[str | None]] = defaultdict(set)
     for row in rows:
-        by_text[normalise(row.text)].add(row.label)
-    return len(rows) - len(by_text), sum(len(labels) > 1 for labels in by_text.values())
+        by_text[keys[row.text]].add(row.label)
+    repeats = len(rows) - len({row.text for row in rows})
+    return repeats, sum(len(labels) > 1 for labels in by_text.values())
 
 
 def fingerprint(splits: Mapping[str, Sequence[Row]]) -> str:
-    """Hash every row of every split, in order."""
+    """Hash every row of every split, in order: what is cached under it can never be stale."""
     digest = hashlib.sha256()
     for name, rows in splits.items():
-        digest.update(f"{name}:{len(rows)}\n".encode())
         for row in rows:
-            digest.update(f"{row.label}\0{row.text}\n".encode("utf-8", "surrogatepass"))
+            # JSON, so that no text can imitate the border between two fields.
+            digest.update(json.dumps([name, row.label, row.language, row.text]).encode())
+            digest.update(b"\n")
     return digest.hexdigest()

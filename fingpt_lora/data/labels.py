@@ -8,55 +8,99 @@ from typing import Any
 
 from fingpt_lora.errors import DataError, did_you_mean
 
-_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+_WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
 
 
 class LabelMap:
     """Maps raw labels by the recipe's explicit map, else by the task's own words."""
 
-    def __init__(self, written: Mapping[str, str], aliases: Mapping[str, str]) -> None:
-        """Args: the recipe's ``data.labels``; lower-case word -> canonical label of the task.
+    def __init__(self, written: Mapping[str, str], words: Mapping[str, str]) -> None:
+        """Build the map.
+
+        Args:
+            written: the recipe's ``data.labels``.
+            words: word met in data files -> canonical label of the task; case does not matter.
 
         Raises:
-            DataError: the map leads to a label that the task does not have.
+            DataError: ``written`` leads to a label that the task does not have, or says two things about one.
         """
-        self._aliases = {_key(word): label for word, label in aliases.items()}
-        self.labels = tuple(dict.fromkeys(aliases.values()))
-        self._written = {}
-        for raw, label in written.items():
-            if label not in self.labels:
-                raise DataError(f"data.labels: the task has no label '{label}'.{did_you_mean(label, self.labels)}")
-            self._written[_key(raw)] = label
+        self.labels = tuple(dict.fromkeys(words.values()))
+        self._words = {_key(word): label for word, label in words.items()}
+        self._words |= {_key(label): label for label in self.labels}
+        self._written: dict[str, str] = {}
+        for raw, word in written.items():
+            label = self._words.get(_key(word))
+            if label is None:
+                raise DataError(f"data.labels: the task has no label '{word}'.{did_you_mean(word, self.labels)}")
+            if self._written.setdefault(_key(raw), label) != label:
+                raise DataError(f"data.labels: '{raw}' is written twice, with different labels; keep one.")
 
-    def canonical(self, raw: Any) -> tuple[str | None, str | None]:
-        """Return (label, None) or (None, reason).
+    def canonical(self, raw: Any) -> str | None:
+        """Return the task's label for a raw one, or None where :meth:`problem` has a reason."""
+        key = _key(raw)
+        if key in self._written:
+            return self._written[key]
+        number = getattr(raw, "number", None)  # a class number that its data set names
+        if number is not None and str(number) in self._written:
+            return self._written[str(number)]
+        # A map of some spellings does not unlearn the task's own words.
+        return self._words.get(key)
 
-        Raises:
-            DataError: the label is a number and the recipe maps none.
-        """
+    def problem(self, raw: Any) -> str:
+        """Return why a raw label cannot be used."""
         key = _key(raw)
         if not key:
-            return None, "no label"
-        if self._written:
-            if key in self._written:
-                return self._written[key], None
-            # A map that covers some spellings does not unlearn the task's own words.
-            if key in self._aliases and not _NUMBER.fullmatch(key):
-                return self._aliases[key], None
-            return None, f"label '{raw}' is not in data.labels ({', '.join(self._written)})"
-        if key in self._aliases:
-            return self._aliases[key], None
-        if _NUMBER.fullmatch(key):
-            example = ", ".join(f"{i}: {label}" for i, label in enumerate(self.labels))
-            raise DataError(
-                f"The labels are numbers (the first is {raw}), and data sets number them differently. Say what they "
-                f"mean, for example data.labels: {{{example}}}, after looking at three rows of each."
-            )
-        return None, f"unknown label '{raw}'.{did_you_mean(key, self.labels)}".rstrip(".")
+            return "it has no label"
+        shown = _short(str(raw), 60)  # a wrong column may hold a whole story
+        if self.unmapped_number(raw):
+            return f"label {shown} is a number, and data.labels does not say what it means"
+        if _WHOLE.fullmatch(key):
+            return f"label {shown} is not in data.labels ({', '.join(self._written)})"
+        if is_number(raw):
+            return f"label {shown} is a score, not a label; write labels into the file"
+        hint = did_you_mean(key[:60], [*self._written, *self.labels])
+        return f"unknown label '{shown}'.{hint}".rstrip(".")
+
+    def unmapped_number(self, raw: Any) -> bool:
+        """Return whether a raw label is a whole number and the recipe maps no number at all."""
+        mapped = any(_WHOLE.fullmatch(key) for key in self._written)
+        return not mapped and _WHOLE.fullmatch(_key(raw)) is not None
+
+    def numbers_error(self, where: str, examples: Mapping[str, str]) -> DataError:
+        """Return the error to raise for numeric labels without a map.
+
+        Args:
+            where: the file.
+            examples: number as written -> a text that carries it. They show the user what each number means;
+                we propose nothing, for what we propose would be pasted.
+        """
+        numbers = sorted(examples, key=float)[:12]
+        shown = "\n".join(f"  {number}: {_short(examples[number])}" for number in numbers)
+        blanks = ", ".join(f"{number}: ..." for number in numbers)
+        return DataError(
+            f"The labels of '{where}' are numbers, and data sets number their labels differently. One text of each:\n"
+            f"{shown}\nSay what they mean: data.labels: {{{blanks}}}, each one of {', '.join(self.labels)}."
+        )
+
+
+def is_number(raw: Any) -> bool:
+    """Return whether a raw label is a number or the text of one."""
+    try:
+        return not isinstance(raw, bool) and float(_key(raw)) == float(_key(raw))
+    except ValueError:
+        return False
 
 
 def _key(raw: Any) -> str:
-    if raw is None:
+    """Return what two spellings of a label share: '0', 0 and 0.0; 'Positive.' and 'positive'; true and 'True'."""
+    if raw is None or raw != raw:  # NaN stands for "nothing" in tables
         return ""
-    text = str(raw).strip().rstrip(".").strip().lower() if isinstance(raw, str) else str(raw).lower()
-    return str(int(float(text))) if _NUMBER.fullmatch(text) else text
+    text = str(raw).strip().casefold()
+    if _WHOLE.fullmatch(text):
+        return str(int(text.partition(".")[0]))
+    return text.rstrip(".。").rstrip() if isinstance(raw, str) else text
+
+
+def _short(text: str, length: int = 80) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -3,120 +3,216 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from fingpt_lora.data.rows import BadRow, Record
 from fingpt_lora.errors import DataError, did_you_mean
 
-_TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "headline",
-    "news",
-    "title",
-    "tweet",
-    "context",
-    "input",
-    "query",
+OUR_FIELDS = ("text", "label", "language", "split")
+
+# Column names whose meaning is beyond doubt, the plainest first. Matched without case, spaces as underscores.
+_TEXT = (
+    *("text", "sentence", "content", "headline", "news", "title", "tweet", "body", "article", "post", "summary"),
+    *("input", "context", "query", "文本", "正文", "内容", "标题"),
 )
-_LABEL_NAMES = ("label", "sentiment", "output", "target", "answer", "class", "gold")
+_LABEL = ("label", "sentiment", "output", "target", "answer", "gold", "class", "标签", "情感")
+_LANGUAGE = ("language", "lang")
 
-# FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it; only this exact frame is taken off.
-_FRAME = re.compile(r"\AInstruction: .*?\nInput: (?P<text>.*?)\s*\nAnswer:\s*\Z", re.DOTALL)
+# FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it. Only this exact frame is taken off;
+# what else stands around an article cannot be told from the article.
+_FRAME = re.compile(r"\AInstruction: .*?\nInput: (?P<text>.*)\nAnswer: ?\Z", re.DOTALL)
 
-Pair = tuple[Any, Any]  # (text, raw label or None)
-
-
-def detect_layout(values: Mapping[str, Any], wanted: str) -> str:
-    """Return the layout of a record by its column names, unless one is asked for."""
-    if wanted != "auto":
-        return wanted
-    names = values.keys()
-    if "messages" in names:
-        return "messages"
-    if {"instruction", "output"} <= names:
-        return "fingpt"
-    if {"query", "answer"} <= names:
-        return "pixiu"
-    if {"context", "target"} <= names:
-        return "finlora"
-    return "columns"
+_HUMAN, _MODEL = ("user", "human"), ("assistant", "gpt")
 
 
-def read_pair(record: Record, layout: str, fields: Mapping[str, str]) -> Pair | BadRow:
-    """Return text and raw label of a record (the label None where it has none).
+class Reading(NamedTuple):
+    """What was found in a record, as it stands there; None where there is nothing."""
 
-    Raises:
-        DataError: a mapped column does not exist, or no column looks like a text.
-    """
-    if fields or layout == "columns":
-        return _columns(record, fields)
-    pair = _READERS[layout](record.values)
-    return BadRow(record.origin, record.line, pair) if isinstance(pair, str) else pair
+    text: Any
+    label: Any
+    language: Any
 
 
-def _columns(record: Record, fields: Mapping[str, str]) -> Pair:
-    text = _column(record, "text", fields, _TEXT_NAMES)
-    if text is None:
-        raise DataError(
-            f"{record.origin}: none of its columns ({', '.join(record.values)}) looks like the text. Name it: "
-            "data.fields: {text: COLUMN, label: COLUMN}."
-        )
-    label = _column(record, "label", fields, _LABEL_NAMES)
-    return record.values[text], None if label is None else record.values[label]
+class Layout:
+    """Reads records by the recipe's ``data.layout`` and ``data.fields``."""
+
+    def __init__(self, layout: str, fields: Mapping[str, str], *, strict: bool = True) -> None:
+        """Remember the recipe's words.
+
+        Args:
+            layout: ``auto``, ``columns`` or one of the named layouts.
+            fields: our field -> column; what is named here goes before what the layout says.
+            strict: without it, a column or layout that a record lacks gives way to a guess. A file for
+                ``predict`` need not look like the training file.
+
+        Raises:
+            DataError: ``fields`` maps something that is no field of ours.
+        """
+        for field in fields:
+            if field not in OUR_FIELDS:
+                raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, OUR_FIELDS)}")
+        self._layout, self._fields, self._strict = layout, fields, strict
+
+    def read(self, values: Mapping[str, Any]) -> Reading | str:
+        """Return what a record says, or the reason why it cannot be read."""
+        layout = self._layout
+        if layout == "auto" or (not self._strict and not _fits(layout, values)):
+            layout = _detect(values)
+        text, label = self._mapped("text", values), self._mapped("label", values)
+        for problem in (text.problem, label.problem):
+            if problem:
+                return problem
+        if not (text.found and label.found):
+            pair = _READERS[layout](values)
+            if isinstance(pair, str) and not text.found:
+                return pair
+            found = (None, None) if isinstance(pair, str) else pair
+            text = text if text.found else _Found(found[0], True)
+            label = label if label.found else _Found(found[1], True)
+        language = self._mapped("language", values)
+        spoken = language.value if language.found else _named(values, _LANGUAGE)
+        return Reading(strip_frame(text.value), label.value, spoken)
+
+    def no_label(self, values: Mapping[str, Any]) -> str:
+        """Return why a record that was read without a label has none."""
+        layout = _detect(values) if self._layout == "auto" else self._layout
+        if layout == "columns" and "label" not in self._fields and not _has(values, _LABEL):
+            return (
+                f"none of its columns ({_listed(values)}) looks like the label; name it: data.fields: {{label: COLUMN}}"
+            )
+        return "it has no label"
+
+    def _mapped(self, field: str, values: Mapping[str, Any]) -> _Found:
+        column = self._fields.get(field)
+        if column is None:
+            return _Found(None, False)
+        if column in values:
+            return _Found(values[column], True)
+        problem = f"no column '{column}' (data.fields.{field}).{did_you_mean(column, map(str, values))}"
+        return _Found(None, False, problem if self._strict else None)
 
 
-def _column(record: Record, field: str, fields: Mapping[str, str], known: tuple[str, ...]) -> str | None:
-    if field in fields:
-        name = fields[field]
-        if name not in record.values:
-            hint = did_you_mean(name, list(record.values))
-            raise DataError(f"data.fields.{field}: {record.origin} has no column '{name}'.{hint}")
-        return name
-    by_lower = {str(name).lower(): name for name in record.values}
-    return next((by_lower[name] for name in known if name in by_lower), None)
+class _Found(NamedTuple):
+    value: Any
+    found: bool
+    problem: str | None = None
 
 
-def _instruction(values: Mapping[str, Any]) -> Pair:
-    """FinGPT and Alpaca: the article is the input, or the instruction where there is no input."""
-    text = values.get("input")
-    return _bare(values["instruction"] if text in (None, "") else text), values.get("output")
-
-
-def _finlora(values: Mapping[str, Any]) -> Pair:
-    return _bare(values.get("context")), values.get("target")
-
-
-def _pixiu(values: Mapping[str, Any]) -> Pair | str:
-    """PIXIU: ``gold`` is the place of the answer among the choices; ``answer`` is its word."""
-    text = values.get("text")
-    answer, choices, gold = values.get("answer"), values.get("choices"), values.get("gold")
-    if answer in (None, "") and isinstance(choices, list) and isinstance(gold, int) and 0 <= gold < len(choices):
-        answer = choices[gold]
-    return _bare(values.get("query") if text in (None, "") else text), answer
-
-
-def _messages(values: Mapping[str, Any]) -> Pair | str:
-    turns = values.get("messages")
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return "'messages' is not a list of {role, content}"
-    said = {role: [t.get("content") for t in turns if t.get("role") == role] for role in ("user", "assistant")}
-    if not said["user"]:
-        return "'messages' holds no user turn"
-    return _bare(said["user"][-1]), said["assistant"][-1] if said["assistant"] else None
-
-
-def _bare(text: Any) -> Any:
+def strip_frame(text: Any) -> Any:
+    """Return the article inside FinGPT's ``Instruction: ...\\nInput: ...\\nAnswer: ``; anything else unchanged."""
     match = _FRAME.match(text) if isinstance(text, str) else None
     return match["text"] if match else text
 
 
+def _detect(values: Mapping[str, Any]) -> str:
+    """Return the layout that the column names show, with or without the column of the answer."""
+    names = values.keys()
+    if "messages" in names or "conversations" in names:
+        return "messages"
+    if "instruction" in names and ("input" in names or "output" in names):
+        return "fingpt"
+    if "query" in names and names & {"answer", "gold", "choices"}:
+        return "pixiu"
+    if "context" in names and "target" in names:
+        return "finlora"
+    return "columns"
+
+
+def _fits(layout: str, values: Mapping[str, Any]) -> bool:
+    return layout == "columns" or any(name in values for name in _NEEDED[layout])
+
+
+Pair = tuple[Any, Any]  # (text, raw label or None)
+
+
+def _columns(values: Mapping[str, Any]) -> Pair | str:
+    if not _has(values, _TEXT):
+        hint = " Is its first line a header?" if any(len(str(name)) > 40 for name in values) else ""
+        named = f"none of its columns ({_listed(values)}) looks like the text"
+        return f"{named}; name it: data.fields: {{text: COLUMN}}.{hint}"
+    return _named(values, _TEXT), _named(values, _LABEL)
+
+
+def _fingpt(values: Mapping[str, Any]) -> Pair | str:
+    """FinGPT and Alpaca: the article is the input, or within the instruction where there is no input."""
+    if "instruction" not in values:
+        return f"no column 'instruction' among {_listed(values)}"
+    return _first(values, "input", "instruction"), values.get("output")
+
+
+def _finlora(values: Mapping[str, Any]) -> Pair | str:
+    if "context" not in values:
+        return f"no column 'context' among {_listed(values)}"
+    return values["context"], values.get("target")
+
+
+def _pixiu(values: Mapping[str, Any]) -> Pair | str:
+    """PIXIU: ``answer`` is the word, ``gold`` its place among the choices, ``text`` the bare article."""
+    if "query" not in values and "text" not in values:
+        return f"no column 'query' among {_listed(values)}"
+    answer, choices, gold = _first(values, "answer"), values.get("choices"), values.get("gold")
+    if answer is None and isinstance(choices, list) and isinstance(gold, int) and 0 <= gold < len(choices):
+        answer = choices[gold]
+    return _first(values, "text", "query"), answer
+
+
+def _messages(values: Mapping[str, Any]) -> Pair | str:
+    """Chat turns, OpenAI's (role, content) or ShareGPT's (from, value): the last question and the answer to it."""
+    turns = values.get("messages", values.get("conversations"))
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        return "'messages' is not a list of {role, content}"
+    said = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in turns]
+    asked = max((place for place, (role, _) in enumerate(said) if role in _HUMAN), default=None)
+    if asked is None:
+        return "'messages' holds no user turn"
+    answers = [content for role, content in said[asked + 1 :] if role in _MODEL]
+    return _joined(said[asked][1]), _joined(answers[-1]) if answers else None
+
+
+def _joined(content: Any) -> Any:
+    """Content may come in parts, [{type: text, text: ...}]."""
+    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
+        return "".join(str(part["text"]) for part in content)
+    return content
+
+
+def _first(values: Mapping[str, Any], *names: str) -> Any:
+    return next((values[name] for name in names if values.get(name) not in (None, "")), None)
+
+
+def _plain(name: object) -> str:
+    return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+
+
+def _has(values: Iterable[object], known: tuple[str, ...]) -> bool:
+    return any(_plain(name) in known for name in values)
+
+
+def _named(values: Mapping[str, Any], known: tuple[str, ...]) -> Any:
+    for name in known:  # the common spelling first: this runs once per row
+        if name in values:
+            return values[name]
+    by_name = {_plain(name): value for name, value in values.items()}
+    return next((by_name[name] for name in known if name in by_name), None)
+
+
+def _listed(values: Iterable[object]) -> str:
+    names = [str(name)[:40] for name in values]
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Pair | str]] = {
-    "fingpt": lambda values: _instruction(values) if "instruction" in values else "no column 'instruction'",
-    "alpaca": lambda values: _instruction(values) if "instruction" in values else "no column 'instruction'",
-    "finlora": lambda values: _finlora(values) if "context" in values else "no column 'context'",
-    "pixiu": lambda values: _pixiu(values) if "query" in values or "text" in values else "no column 'query'",
-    "messages": lambda values: _messages(values),
+    "columns": _columns,
+    "fingpt": _fingpt,
+    "alpaca": _fingpt,
+    "finlora": _finlora,
+    "pixiu": _pixiu,
+    "messages": _messages,
+}
+_NEEDED = {
+    "fingpt": ("instruction",),
+    "alpaca": ("instruction",),
+    "finlora": ("context",),
+    "pixiu": ("query",),
+    "messages": ("messages", "conversations"),
 }

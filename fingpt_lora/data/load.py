@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fingpt_lora.data import audit as audits
-from fingpt_lora.data.audit import Audit
-from fingpt_lora.data.files import expand, read_records
-from fingpt_lora.data.hub import PREFIX, read_hub
+from fingpt_lora.data.audit import Audit, Keys, count_repeats, remove_leaks, settle
+from fingpt_lora.data.hub import PREFIX
+from fingpt_lora.data.intake import Intake, make_row
 from fingpt_lora.data.labels import LabelMap
-from fingpt_lora.data.layouts import detect_layout, read_pair
-from fingpt_lora.data.rows import BadRow, Record, Row
-from fingpt_lora.data.splits import by_column, hold_out
+from fingpt_lora.data.layouts import Layout
+from fingpt_lora.data.paths import format_of
+from fingpt_lora.data.rows import BadRow, Row
+from fingpt_lora.data.sources import SAMPLE, Source, open_sources
+from fingpt_lora.data.splits import by_column, hold_out, named_split
 from fingpt_lora.errors import DataError
 from fingpt_lora.recipe import DataSection, SplitSection
 
-SAMPLE = Path(__file__).parent / "sample" / "sentiment.jsonl"
-SAMPLE_LICENCE = "cc0-1.0"
+_HOW_TO_SPLIT = (
+    "Say how to get a test set: data.test: FILE; or data.split: {method: random} (or {method: time, column: date}, "
+    "{method: group, column: company}); or a column 'split' with train and test in it."
+)
 
 
 @dataclass(frozen=True)
@@ -33,169 +34,151 @@ class Splits:
     audit: Audit
 
 
-def load_splits(data: DataSection, aliases: Mapping[str, str]) -> Splits:
+def load_splits(data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None) -> Splits:
     """Load, label, split and clean.
 
     Args:
         data: the recipe's section.
-        aliases: lower-case word -> canonical label of the task.
+        labels: word met in data files -> canonical label of the task.
+        base_dir: where relative paths start; the current directory where it is None.
 
     Raises:
         DataError: one sentence that names file and row, and what to do.
     """
-    audit = Audit(licence=SAMPLE_LICENCE if data.path == "sample" else None)
-    label_map = LabelMap(data.labels, aliases)
-    rows = _read(data.path, data, label_map, audit, data.train_split)
-    given = {
-        name: _read(path, data, label_map, audit, path) if path else []
-        for name, path in (("test", data.test), ("validation", data.validation))
+    _check_together(data)
+    intake = Intake(data, LabelMap(data.labels, labels), Layout(data.layout, data.fields))
+    held_out = {
+        key: _held_out(path, data, f"data.{key}", base_dir) if path else []
+        for key, path in (("test", data.test), ("validation", data.validation))
     }
-    parts = _split(rows, given, data)
-    _clean(parts, data, audit)
+    own = open_sources(data.path, data, hub_split=data.train_split, base_dir=base_dir)
+    rows = intake.read(intake.without(own, held_out), "data.path")
+    given = {key: intake.read(sources, f"data.{key}") if sources else [] for key, sources in held_out.items()}
+    parts = _split(rows, given, data, intake)
+    duplicates, contradictions = _clean(parts, data)
     if data.limit:
         parts = {name: part[: data.limit] for name, part in parts.items()}
-    _account(parts, audit, label_map)
+    audit = intake.audit(parts, duplicates, contradictions)
     return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), audit)
 
 
-def load_labelled(path: str, data: DataSection, aliases: Mapping[str, str]) -> tuple[list[Row], Audit]:
-    """Load one labelled file with a recipe's fields, label map and tolerance.
+def load_labelled(
+    path: str, data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None
+) -> tuple[list[Row], Audit]:
+    """Load all rows of a file as a test split, with a recipe's fields, label map and tolerance.
+
+    The file need not look like the recipe's own: its name and columns go first. Of ``sample``, only the test
+    rows are returned, since the others are training rows.
 
     Raises:
         DataError: as :func:`load_splits`.
     """
-    audit, label_map = Audit(), LabelMap(data.labels, aliases)
-    rows = _read(path, data, label_map, audit, path)
-    repeated, contradicting = audits.count_repeats(rows)
-    audit.duplicates, audit.contradictions = {"within_test": repeated}, {"test": contradicting}
-    _account({"test": rows}, audit, label_map)
-    return rows, audit
+    intake = Intake(data, LabelMap(data.labels, labels), Layout(data.layout, data.fields, strict=False))
+    rows = intake.read(open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False), path)
+    if path == SAMPLE:
+        rows = by_column(rows, "split")["test"]
+    repeats, contradicting = count_repeats(rows, Keys())
+    return rows, intake.audit({"test": rows}, {"within_test": repeats}, {"test": contradicting})
 
 
 def stream_rows(
-    path: str, data: DataSection, aliases: Mapping[str, str], *, require_label: bool = False
+    path: str,
+    data: DataSection,
+    labels: Mapping[str, str],
+    *,
+    require_label: bool = False,
+    base_dir: Path | None = None,
 ) -> Iterator[Row | BadRow]:
-    """Yield the rows of a file in order, in bounded memory; what cannot be read comes as a BadRow in its place."""
-    label_map = LabelMap(data.labels, aliases)
-    for file in expand(path):
-        yield from _rows(read_records(file, _format(data, file), data.encoding), data, label_map, require_label)
+    """Yield the rows of a file in order; what cannot be used comes as a BadRow in its place, so nothing is lost.
+
+    Memory does not grow with the file, except that of a ``.json`` document. Without ``require_label`` a row
+    carries its label where the file has one that can be mapped, else None.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    layout, label_map = Layout(data.layout, data.fields, strict=False), LabelMap(data.labels, labels)
+    for source in open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False):
+        for record in source.records():
+            row, _ = make_row(record, layout, label_map, require_label)
+            yield row
 
 
-def _format(data: DataSection, file: Path) -> str:
-    # A format written for the training file need not be that of the file at hand, whose name may tell better.
-    return data.format
+def _check_together(data: DataSection) -> None:
+    if data.test and data.split and not data.validation_share:
+        raise DataError("data.test and data.split both say where the test rows come from; keep one.")
+    if data.validation and data.validation_share:
+        raise DataError("data.validation and data.validation_share both say what to validate on; keep one.")
 
 
-def _read(path: str | Sequence[str], data: DataSection, label_map: LabelMap, audit: Audit, split: str) -> list[Row]:
-    records: Iterable[Record | BadRow]
-    if path == "sample":
-        records = read_records(SAMPLE, "jsonl", "utf-8")
-        audit.sources["sample"] = _digest(SAMPLE)
-    elif isinstance(data.path, str) and data.path.startswith(PREFIX):
-        name = data.path.removeprefix(PREFIX)
-        records = read_hub(name, split, config=data.name, revision=data.revision)
-        audit.sources[f"{data.path}[{split}]"] = data.revision or "latest"
-    else:
-        files = expand(path)
-        audit.sources |= {str(file): _digest(file) for file in files}
-        records = (record for file in files for record in read_records(file, data.format, data.encoding))
-    rows: list[Row] = []
-    bad: list[BadRow] = []
-    for row in _rows(records, data, label_map, require_label=True):
-        (rows if isinstance(row, Row) else bad).append(row)  # type: ignore[arg-type]
-    shown = path if isinstance(path, str) else ", ".join(path)
-    if not rows and not bad:
-        raise DataError(f"'{shown}' holds no rows.")
-    if len(bad) > data.bad_rows * (len(rows) + len(bad)):
-        lines = "\n".join(f"  {item}" for item in bad[:5])
-        more = f"\n  ... and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise DataError(
-            f"{len(bad)} of {len(rows) + len(bad)} rows of '{shown}' cannot be used; data.bad_rows tolerates a share of "
-            f"{data.bad_rows:g}:\n{lines}{more}\nMend them, or raise data.bad_rows."
-        )
-    audit.bad_rows += bad
-    if not rows:
-        raise DataError(f"'{shown}' holds no usable rows.")
-    return rows
+def _held_out(path: str, data: DataSection, key: str, base_dir: Path | None) -> list[Source]:
+    """Open test or validation rows: paths; or the name of a split, where the training rows are a hub data set's."""
+    # A split is a bare word: a folder that happens to be called "test" must not take its place.
+    is_file = "/" in path or format_of(Path(path)) is not None or path == SAMPLE or path.startswith(PREFIX)
+    own = data.path if isinstance(data.path, str) and data.path.startswith(PREFIX) else None
+    if own and not is_file:
+        return open_sources(own, data, key=key, hub_split=path, base_dir=base_dir)
+    return open_sources(path, data, key=key, hub_split=key.removeprefix("data."), base_dir=base_dir)
 
 
-def _rows(
-    records: Iterable[Record | BadRow], data: DataSection, label_map: LabelMap, require_label: bool
-) -> Iterator[Row | BadRow]:
-    for record in records:
-        if isinstance(record, BadRow):
-            yield record
-            continue
-        pair = read_pair(record, detect_layout(record.values, data.layout), data.fields)
-        yield pair if isinstance(pair, BadRow) else _row(record, pair[0], pair[1], label_map, require_label)
-
-
-def _row(record: Record, text: object, raw: object, label_map: LabelMap, require_label: bool) -> Row | BadRow:
-    if not isinstance(text, str) or not text.strip():
-        found = (
-            "no text" if text is None or text == "" or isinstance(text, str) else f"the text is a {type(text).__name__}"
-        )
-        return BadRow(record.origin, record.line, found)
-    label = None
-    if require_label:
-        label, reason = label_map.canonical(raw)
-        if label is None:
-            return BadRow(record.origin, record.line, str(reason))
-    return Row(text.strip(), label, record.origin, record.line, record.values)
-
-
-def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection) -> dict[str, list[Row]]:
+def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection, intake: Intake) -> dict[str, list[Row]]:
+    parts: dict[str, list[Row]] = {"train": rows, "validation": [], "test": []}
     column = data.fields.get("split", "split")
-    parts: dict[str, list[Row]] = {"train": rows, "validation": given["validation"], "test": given["test"]}
-    if not parts["test"]:
-        if data.split:
-            parts["train"], parts["test"] = hold_out(rows, data.split.test, data.split)
-        elif all(column in row.values for row in rows):
-            parts = by_column(rows, column) | ({"validation": given["validation"]} if given["validation"] else {})
-        else:
-            raise DataError(
-                "The rows carry no split. Say how to get a test set: data.test: FILE; or data.split: {method: time, "
-                "column: date}; or {method: group, column: company}; or {method: random}."
-            )
-    elif data.split:
-        raise DataError("data.test and data.split exclude each other; keep one.")
-    if not parts["validation"] and data.validation_share:
+    named = [named_split(row, column) for row in rows]
+    # An unmapped column may mean something else by "split": a share split has no train and test.
+    carried = "split" in data.fields or any(named)
+    if data.split and not data.test:
+        if len(set(named) - {None}) > 1:
+            intake.warnings.append(f"the rows name their own split in column '{column}'; data.split overrides it")
+        parts["train"], parts["test"] = hold_out(rows, data.split.test, data.split)
+    elif carried:
+        parts = by_column(rows, column)
+        for name, part in given.items():
+            if part and parts[name]:
+                intake.warnings.append(
+                    f"{len(parts[name])} rows of data.path are marked {name}; data.{name} replaces them"
+                )
+    elif not data.test:
+        raise DataError(f"The rows carry no split. {_HOW_TO_SPLIT}")
+    parts |= {name: part for name, part in given.items() if part}
+    if data.validation_share and parts["validation"]:
+        intake.warnings.append("the rows bring their own validation rows; data.validation_share is not used")
+    elif data.validation_share:
         split = data.split or SplitSection(method="random")
         parts["train"], parts["validation"] = hold_out(parts["train"], data.validation_share, split)
-    for name in ("train", "test"):
-        if not parts[name]:
-            raise DataError(f"The {name} split is empty. Check data.path, data.test and data.split.")
+    if not parts["test"]:
+        raise DataError(f"No row is for the test. {_HOW_TO_SPLIT}")
+    if not parts["train"]:
+        raise DataError("No row is for training: each of them is marked test or validation.")
     return parts
 
 
-def _clean(parts: dict[str, list[Row]], data: DataSection, audit: Audit) -> None:
-    parts["validation"], from_validation = audits.remove_leaks(parts["validation"], parts["test"])
-    held_out = [*parts["validation"], *parts["test"]]
-    parts["train"], from_train = audits.remove_leaks(parts["train"], held_out)
-    parts["train"], repeated, contradicting = audits.settle_training(parts["train"], data.contradictions)
-    within_test, contradicting_test = audits.count_repeats(parts["test"])
-    audit.duplicates = {
+def _clean(parts: dict[str, list[Row]], data: DataSection) -> tuple[dict[str, int], dict[str, int | str]]:
+    """Remove from training what is held out, and from validation what is in the test; settle the training rows."""
+    keys = Keys()
+    had_validation = bool(parts["validation"])
+    parts["validation"], from_validation = remove_leaks(parts["validation"], parts["test"], keys)
+    parts["train"], from_train = remove_leaks(parts["train"], [*parts["validation"], *parts["test"]], keys)
+    if not parts["train"] or (had_validation and not parts["validation"]):
+        name, others = ("training", "test or validation") if not parts["train"] else ("validation", "test")
+        raise DataError(
+            f"Every {name} row also stands in the {others} rows, so none is left. Check data.path and data.test."
+        )
+    settled = settle(parts["train"], data.contradictions, keys)
+    if not settled.rows:
+        raise DataError("Every training text carries several labels, so none is left. See data.contradictions.")
+    parts["train"] = settled.rows
+    within_test, contradicting_test = count_repeats(parts["test"], keys)
+    duplicates = {
         "train_test_exact": from_train["exact"],
         "train_test_normalised": from_train["normalised"],
         "validation_test": sum(from_validation.values()),
-        "within_train": repeated,
+        "within_train": settled.repeated,
         "within_test": within_test,
     }
-    audit.contradictions = {"train": contradicting, "test": contradicting_test, "policy": data.contradictions}
-    if not parts["train"]:
-        raise DataError("Every training row also stands in the test or validation rows, so none is left to train on.")
-
-
-def _account(parts: dict[str, list[Row]], audit: Audit, label_map: LabelMap) -> None:
-    for name, part in parts.items():
-        counts = Counter(row.label for row in part)
-        audit.rows[name] = {label: counts[label] for label in label_map.labels}
-    for label, count in audit.rows.get("train", {}).items():
-        if count == 0:
-            audit.warnings.append(f"no training row is labelled '{label}'")
-    audit.fingerprint = audits.fingerprint(parts)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return duplicates, {
+        "train": settled.contradicting,
+        "train_removed": settled.removed,
+        "test": contradicting_test,
+        "policy": data.contradictions,
+    }

@@ -1,4 +1,4 @@
-"""The smallest things that travel: a row, and a record that could not become one."""
+"""The smallest things that travel: a record, the row it becomes, and the reason why it could not become one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a file, before anyone knows what its columns mean."""
+    """One record of a file, before anyone knows what its columns mean.
 
-    values: Mapping[str, Any]
+    ``line`` is the physical line where the record starts; for JSON lists, Parquet and Arrow it is the row number.
+    Both count from 1.
+    """
+
+    fields: Mapping[str, Any]
     origin: str
     line: int
 
@@ -31,10 +35,11 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text, its canonical label (None where none is needed), and where both came from."""
+    """A text with its canonical label (None where none is needed), and where both came from."""
 
     text: str
     label: str | None
     origin: str
     line: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None  # as the file says; None where it says nothing
+    fields: Mapping[str, Any] = field(default_factory=dict)  # the record as it was read

@@ -72,7 +72,7 @@ class SentimentTask:
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling -> canonical label: both languages' answers and well-known other words."""
         own = {answer: label for label, by in _ANSWERS[self.label_count].items() for answer in by.values()}
-        return {word: label for word, label in _ALIASES.items() if label in self.labels} | own
+        return own | {word: label for word, label in _ALIASES.items() if label in self.labels}
 
     @cached_property
     def languages(self) -> tuple[Language, ...]:

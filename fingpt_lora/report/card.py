@@ -1,0 +1,112 @@
+"""The model card: Markdown with the hub's metadata, checked by huggingface_hub without asking the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fingpt_lora.atomic import write_text
+from fingpt_lora.report import findings
+from fingpt_lora.report.context import ReportContext
+from fingpt_lora.report.page import environment
+
+CARD = "README.md"
+# Licences that ask nothing of a model trained on the data but to name its source, if that.
+_PERMISSIVE = {"cc0-1.0", "mit", "apache-2.0", "bsd-3-clause", "cc-by-3.0", "cc-by-4.0", "odc-by", "unlicense"}
+_HUB_METRICS = {
+    "accuracy": ("accuracy", "Accuracy"),
+    "weighted_f1": ("f1", "Weighted F1"),
+    "macro_f1": ("f1", "Macro-F1"),
+    "mcc": ("matthews_correlation", "MCC"),
+}
+
+
+def write_model_card(
+    folder: Path, metrics: Mapping[str, Any], context: ReportContext, plots: Sequence[Path] = ()
+) -> Path:
+    """Write ``README.md``, ready to be published beside the adapter. It quotes no row of the data.
+
+    Args:
+        folder: the run folder, which exists.
+        metrics: the content of ``metrics.json``.
+        context: everything beside the figures.
+        plots: plot files inside ``folder`` to link to.
+
+    Returns:
+        the file written.
+    """
+    from huggingface_hub import ModelCard
+
+    results = findings.results(metrics)
+    labels, counts = findings.split_counts(metrics, context.audit)
+    body = (
+        environment(autoescape=False)
+        .get_template("card.md.j2")
+        .render(
+            run=context,
+            folder=folder.name if folder.is_absolute() else folder.as_posix(),
+            level=findings.level(metrics),
+            headline=findings.headline(metrics),
+            differences=findings.differences(metrics),
+            cautions=findings.cautions(metrics, context.audit, context.shortened),
+            results=results,
+            columns=findings.columns(results),
+            class_labels=findings.labels(metrics),
+            labels=labels,
+            counts=counts,
+            audit_lines=findings.audit_lines(context.audit, context.shortened),
+            training_lines=findings.training_lines(metrics, context.hardware_line),
+            plots={path.stem: path.relative_to(folder).as_posix() for path in plots},
+        )
+    )
+    card = ModelCard(f"---\n{_metadata(metrics, context).to_yaml()}\n---\n\n{body}")
+    write_text(folder / CARD, str(card))
+    return folder / CARD
+
+
+def _metadata(metrics: Mapping[str, Any], context: ReportContext) -> Any:
+    """Return the hub's metadata (https://huggingface.co/docs/hub/model-cards)."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    measured = [
+        EvalResult(
+            task_type="text-classification",
+            task_name=context.task,
+            dataset_type=_slug(context.data_name),
+            dataset_name=context.data_name,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(metrics["test"][key], 4),
+        )
+        for key, (kind, name) in _HUB_METRICS.items()
+        if metrics["test"].get(key) is not None
+    ]
+    hub_sets = [source.removeprefix("hub:").split("[")[0] for source in context.sources if source.startswith("hub:")]
+    return ModelCardData(
+        **_licence(context.base_licence, context.data_licence),
+        base_model=context.base_hub_id,
+        datasets=list(dict.fromkeys(hub_sets)) or None,
+        language=list(context.languages) or None,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["fingpt-lora", "finance", "lora", context.task],
+        model_name=context.name,
+        eval_results=measured,
+    )
+
+
+def _licence(base: str | None, data: str | None) -> dict[str, Any]:
+    """Return the hub's licence fields: the base model's where the data asks nothing more, else both by name."""
+    if base and data and data.lower() in _PERMISSIVE:
+        return {"license": base.lower()}
+    return {
+        "license": "other",
+        "license_name": f"base-{_slug(base or 'not stated')}-data-{_slug(data or 'not stated')}",
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "data"

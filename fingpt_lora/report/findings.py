@@ -1,0 +1,272 @@
+"""What the figures say, in rows and sentences: one source for page, card and table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fingpt_lora.report.context import LANGUAGES
+
+COLUMNS = {
+    "accuracy": "Accuracy",
+    "weighted_f1": "Weighted F1",
+    "macro_f1": "Macro-F1",
+    "mcc": "MCC",
+    "ece": "ECE",
+}
+NAMES = {
+    "test": "This adapter",
+    "base_model": "Untouched base model",
+    "tfidf_logreg": "TF-IDF + logistic regression",
+    "majority": "Majority label",
+}
+_IN_SENTENCES = {
+    "base_model": "the untouched base model",
+    "tfidf_logreg": "TF-IDF + logistic regression",
+    "majority": "the majority label",
+}
+# Below these, or above, a reader should be told.
+_FEW_TEST_ROWS, _FEW_OF_A_LABEL, _LOW_RECALL, _HIGH_ECE, _MANY = 200, 20, 0.5, 0.10, 0.01
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of an evaluation table. An interval is missing where none is computed, as for ECE."""
+
+    key: str
+    name: str
+    rows: int
+    values: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float, float]]
+    invalid_rate: float
+
+
+def results(metrics: Mapping[str, Any]) -> list[Result]:
+    """Return adapter, base model and baselines, in that order, as far as they were measured."""
+    found = {"test": metrics.get("test"), **(metrics.get("baselines") or {})}
+    keys = [*NAMES, *(key for key in found if key not in NAMES)]
+    return [_result(key, NAMES.get(key, key), found[key]) for key in keys if found.get(key)]
+
+
+def language_results(metrics: Mapping[str, Any]) -> list[Result]:
+    """Return the adapter's figures per language, where the test rows are of several."""
+    by_language = metrics.get("test_by_language") or {}
+    return [_result("test", LANGUAGES.get(key, key), figures) for key, figures in by_language.items()]
+
+
+def _result(key: str, name: str, figures: Mapping[str, Any]) -> Result:
+    intervals = {figure: (low, high) for figure, (low, high) in (figures.get("intervals") or {}).items()}
+    values = {column: figures.get(column) for column in COLUMNS}
+    return Result(key, name, figures.get("rows", 0), values, intervals, figures.get("invalid_rate") or 0.0)
+
+
+def columns(shown: list[Result]) -> dict[str, str]:
+    """Return the columns that have something to show: figure -> heading."""
+    return {key: title for key, title in COLUMNS.items() if any(row.values[key] is not None for row in shown)}
+
+
+def labels(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the labels in the task's order (the keys of a JSON file come sorted by alphabet)."""
+    test = metrics.get("test") or {}
+    return list((test.get("confusion_matrix") or {}).get("gold") or test.get("per_class") or [])
+
+
+def level(metrics: Mapping[str, Any]) -> str:
+    """Return the level of the intervals, e.g. ``95 %``."""
+    return percent((metrics.get("test") or {}).get("confidence") or 0.95, digits=0)
+
+
+def comparisons(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (key of the baseline, paired comparison) in the order of the table."""
+    compared = metrics.get("comparison") or {}
+    yield from ((key, compared[key]) for key in NAMES if compared.get(key))
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the result in one sentence."""
+    test = metrics["test"]
+    bounds = (test.get("intervals") or {}).get("accuracy")
+    interval = f" ({level(metrics)} interval {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
+    return f"Right on {percent(test['accuracy'])} of {test['rows']:,} test rows{interval}."
+
+
+def short_differences(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the same as :func:`differences`, short enough for a line of a terminal."""
+    return [
+        f"{points(c['accuracy_difference'])} points accuracy against {_IN_SENTENCES[key]} "
+        f"({points(c['interval'][0])} to {points(c['interval'][1])})"
+        for key, c in comparisons(metrics)
+    ]
+
+
+def differences(metrics: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per baseline: how far the adapter is above or below it, and how sure that is."""
+    sentences = []
+    for key, compared in comparisons(metrics):
+        gain, (low, high) = compared["accuracy_difference"], compared["interval"]
+        side = "above" if gain >= 0 else "below"
+        sentence = f"{abs(100 * gain):.1f} points {side} {_IN_SENTENCES[key]}"
+        if low <= 0 <= high:
+            sentence += ", which may be chance"
+        sentences.append(f"{sentence} (paired interval {points(low)} to {points(high)}).")
+    return sentences
+
+
+def cautions(metrics: Mapping[str, Any], audit: Mapping[str, Any], shortened: int = 0) -> list[str]:
+    """Return what a reader should know before trusting the figures, gravest first."""
+    test = metrics["test"]
+    return [
+        *_against_baselines(metrics),
+        *_about_the_test(test, audit),
+        *_about_labels(test),
+        *_about_probabilities(test),
+        *[_sentence(str(warning)) for warning in audit.get("warnings") or []],
+        *_about_training(metrics, shortened),
+    ]
+
+
+def _against_baselines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    for key, compared in comparisons(metrics):
+        low, high = compared["interval"]
+        if high < 0:
+            yield f"The adapter is worse than {_IN_SENTENCES[key]}."
+        elif low <= 0:
+            yield f"The adapter is not clearly better than {_IN_SENTENCES[key]}."
+
+
+def _about_the_test(test: Mapping[str, Any], audit: Mapping[str, Any]) -> Iterator[str]:
+    rows, accuracy = test["rows"], test["accuracy"]
+    if test.get("invalid_rate"):
+        yield (
+            f"{percent(test['invalid_rate'])} of the answers are not a label. They count as wrong; an F1 may stand "
+            "above accuracy for that reason alone."
+        )
+    if accuracy == 1:
+        # Of n rows without an error, the 95 % upper bound of the error rate is about 3 / n.
+        bound = percent(min(1.0, 3 / rows))
+        yield f"No error in {rows:,} rows: by the rule of three, up to {bound} errors remain possible."
+    elif rows < _FEW_TEST_ROWS:
+        low, high = (test.get("intervals") or {}).get("accuracy") or (0.0, 1.0)
+        yield f"Only {rows:,} test rows: accuracy is known to about ±{50 * (high - low):.0f} points."
+    repeated = (audit.get("duplicates") or {}).get("within_test") or 0
+    if repeated > _MANY * rows:
+        yield f"{repeated:,} of the {rows:,} test rows repeat another one; each counts."
+    contradicting = (audit.get("contradictions") or {}).get("test") or 0
+    if contradicting > _MANY * rows:
+        yield f"{contradicting:,} test texts carry several labels; no model can be right on all of them."
+
+
+def _about_labels(test: Mapping[str, Any]) -> Iterator[str]:
+    per_class: Mapping[str, Mapping[str, Any]] = test.get("per_class") or {}
+    few = [f"{label} ({v['support']})" for label, v in per_class.items() if v["support"] < _FEW_OF_A_LABEL]
+    if few:
+        yield f"Few test rows of: {', '.join(few)}. Their own figures, and macro-F1, are uncertain."
+    for label, values in per_class.items():
+        if values["support"] >= _FEW_OF_A_LABEL and values["recall"] < _LOW_RECALL:
+            yield f"Only {percent(values['recall'], digits=0)} of the rows labelled {label} are found."
+
+
+def _about_probabilities(test: Mapping[str, Any]) -> Iterator[str]:
+    if (test.get("ece") or 0) > _HIGH_ECE:
+        gap = sum((b["confidence"] - b["accuracy"]) * b["rows"] for b in test.get("reliability") or [])
+        manner = "overconfident" if gap > 0 else "underconfident"
+        yield f"The probabilities are {manner}: off by {100 * test['ece']:.0f} points on average (ECE)."
+
+
+def _about_training(metrics: Mapping[str, Any], shortened: int) -> Iterator[str]:
+    rows = (metrics.get("train") or {}).get("rows") or 0
+    if shortened > _MANY * rows:
+        yield f"{shortened:,} of {rows:,} training articles were shortened to fit; what was cut off is not learned."
+
+
+_DUPLICATES = {
+    "train_test_exact": "Rows removed from training: the same text is held out for test or validation",
+    "train_test_normalised": "Rows removed from training: the same but for case, spacing, punctuation or links",
+    "validation_test": "Rows removed from validation: the same text is in the test",
+    "within_train": "Repeated rows removed from training",
+    "within_test": "Repeated rows in the test, kept",
+}
+
+
+def audit_lines(audit: Mapping[str, Any], shortened: int = 0) -> list[tuple[str, str]]:
+    """Return what was counted on the way to the splits: (what, how many)."""
+    duplicates, contradictions = audit.get("duplicates") or {}, audit.get("contradictions") or {}
+    lines = [(_DUPLICATES.get(key, key), f"{count:,}") for key, count in _ordered(duplicates, _DUPLICATES)]
+    if contradictions.get("train") is not None:
+        policy = contradictions.get("policy")
+        rule = f" (policy: {policy})" if policy else ""
+        lines.append((f"Training texts under several labels{rule}", f"{contradictions['train']:,}"))
+    if contradictions.get("test") is not None:
+        lines.append(("Test texts under several labels, kept", f"{contradictions['test']:,}"))
+    bad = audit.get("bad_rows")
+    if bad is not None:
+        lines.append(("Unusable rows skipped", f"{bad if isinstance(bad, int) else len(bad):,}"))
+    return [*lines, ("Training articles shortened to fit", f"{shortened:,}")]
+
+
+def _ordered(counts: Mapping[str, int], order: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    for key in [*order, *(key for key in counts if key not in order)]:
+        if key in counts:
+            yield key, counts[key]
+
+
+def split_counts(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[list[str], dict[str, list[int]]]:
+    """Return labels and, per split that has rows, the rows of each label."""
+    rows: Mapping[str, Mapping[str, int]] = audit.get("rows") or {}
+    names = [name for name in ("train", "validation", "test") if name in rows]
+    names += [name for name in rows if name not in names]
+    known = labels(metrics)
+    known += [label for name in names for label in rows[name] if label not in known]
+    known = list(dict.fromkeys(known))
+    counts = {name: [rows[name].get(label, 0) for label in known] for name in names}
+    return known, {name: row for name, row in counts.items() if sum(row)}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with a true minus sign, or a dash where there is none."""
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    """Return ``low to high``, or nothing where there is no interval."""
+    return f"{number(bounds[0], digits)} to {number(bounds[1], digits)}" if bounds else ""
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as a percentage; the space before the sign does not break."""
+    # The nudge rounds a half up, as it comes out for the same share in other columns.
+    return f"{100 * share + 1e-9:.{digits}f}\u00a0%"
+
+
+def points(difference: float) -> str:
+    """Return a difference of shares in signed percentage points."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def training_lines(metrics: Mapping[str, Any], hardware: str) -> list[tuple[str, str]]:
+    """Return the facts of the training: (what, value), as far as they are known."""
+    train = metrics.get("train") or {}
+    lines = [
+        ("Rows", f"{train['rows']:,}" if train.get("rows") else None),
+        ("Epochs", f"{train['epochs']:g}" if train.get("epochs") else None),
+        ("Steps", f"{train['steps']:,}" if train.get("steps") else None),
+        ("Time", duration(train["seconds"]) if train.get("seconds") else None),
+        ("Speed", f"{train['rows_per_second']:.1f} rows/s" if train.get("rows_per_second") else None),
+        ("Final loss", number(train["final_loss"]) if train.get("final_loss") is not None else None),
+        ("Hardware", hardware),
+    ]
+    return [(what, value) for what, value in lines if value is not None]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -1,0 +1,65 @@
+"""The result in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fingpt_lora.report import findings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHORT = {"weighted_f1": "w. F1", "macro_f1": "macro-F1", "accuracy": "accuracy", "mcc": "MCC", "ece": "ECE"}
+_NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg."}
+
+
+def summary_table(
+    metrics: Mapping[str, Any], audit: Mapping[str, Any] | None = None, caption: str | None = None
+) -> Table:
+    """Return the evaluation as a rich table that fits 80 columns.
+
+    Args:
+        metrics: the content of ``metrics.json``; ``test`` alone is enough.
+        audit: ``Audit.as_dict()``.
+        caption: first line below the table, e.g. the run folder.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = findings.results(metrics)
+    columns = findings.columns(rows)
+    invalid = any(row.invalid_rate for row in rows)
+    if invalid or rows[0].values["ece"] is None:
+        columns.pop("ece", None)  # no room for both, or the adapter was not asked for probabilities
+    table = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption_style="", pad_edge=False, padding=(0, 1))
+    table.add_column("")
+    for key in columns:
+        table.add_column(_SHORT[key], justify="right", no_wrap=True)
+    if invalid:
+        table.add_column("invalid", justify="right", no_wrap=True)
+    for row in rows:
+        own = row.key == "test"
+        cells = [Text(_NAMES.get(row.key, row.name), style="bold" if own else "")]
+        for key in columns:
+            cell = Text(findings.number(row.values[key]), style="bold" if own else "")
+            if key in row.intervals:
+                low, high = (findings.number(bound, 2) for bound in row.intervals[key])
+                cell.append(f"\n{low}–{high}", style="dim")
+            cells.append(cell)
+        if invalid:
+            cells.append(Text(findings.percent(row.invalid_rate)))
+        table.add_row(*cells)
+    table.caption = Text("\n".join(_notes(metrics, audit or {}, caption)))
+    return table
+
+
+def _notes(metrics: Mapping[str, Any], audit: Mapping[str, Any], caption: str | None) -> list[str]:
+    lines = [caption] if caption else []
+    lines.append(f"Below each figure: its {findings.level(metrics)} interval over resampled test rows.")
+    duplicates = audit.get("duplicates") or {}
+    leaked = sum(duplicates.get(key, 0) for key in ("train_test_exact", "train_test_normalised"))
+    if leaked:
+        lines.append(f"{leaked:,} training rows were removed because test or validation hold the same text.")
+    return lines + findings.short_differences(metrics)

@@ -1,0 +1,83 @@
+"""Public data sets as messy as they were found. They lie beside the repository on development machines only."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from fingpt_lora.data import Row, Splits, load_splits, stream_rows
+from fingpt_lora.errors import DataError
+from fingpt_lora.recipe import DataSection
+from fingpt_lora.tasks import SentimentTask
+
+Real = Callable[[str], str]
+WORDS = SentimentTask(3).aliases
+
+
+def load(**section: object) -> Splits:
+    return load_splits(DataSection.model_validate({"split": {"method": "random"}, **section}), WORDS)
+
+
+def test_phrasebank(real: Real) -> None:
+    path = real("fpb/Sentences_50Agree.txt")
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()  # processor time: the tests may share their cores
+        splits = load(path=path, validation_share=0.1)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.3
+    audit = splits.audit
+    assert audit.rows_read == 3628 and not audit.bad_rows
+    assert (
+        sum(sum(counts.values()) for counts in audit.rows.values())
+        + sum(
+            audit.duplicates[key]
+            for key in ("train_test_exact", "train_test_normalised", "validation_test", "within_train")
+        )
+        + int(audit.contradictions["train_removed"])
+        == 3628
+    )
+
+
+def test_tfns_needs_a_map(real: Real) -> None:
+    path = real("tfns/sent_train.csv")
+    with pytest.raises(DataError, match=r"data\.labels: \{0: \.\.\., 1: \.\.\., 2: \.\.\.\}"):
+        load(path=path)
+    splits = load(path=path, labels={0: "negative", 1: "positive", 2: "neutral"})
+    assert splits.audit.rows_read == 9543 and not splits.audit.bad_rows
+    assert splits.audit.duplicates["train_test_normalised"] > 10  # the same text under another shortened link
+
+
+def test_finfe_contradicts_itself(real: Real) -> None:
+    path = real("finfe_zh/train.jsonl")
+    splits = load(path=path)
+    assert splits.audit.rows_read == 16157 and int(splits.audit.contradictions["train"]) > 100
+    texts = Counter(row.text for row in splits.train)
+    assert max(texts.values()) == 1
+    with pytest.raises(DataError, match="several labels"):
+        load(path=path, contradictions="error")
+
+
+def test_gold_headlines_are_tab_separated_despite_their_name(real: Real) -> None:
+    path = real("gold_headlines/train.csv")
+    splits = load(path=path, fields={"text": "News", "label": "Price Sentiment"}, bad_rows=0.2)
+    assert splits.audit.rows_read == 8455  # one of 8456 lines continues a quoted headline
+    assert all("'none'" in bad.reason for bad in splits.audit.bad_rows)
+    with pytest.raises(DataError, match="looks like the label"):
+        load(path=path)
+
+
+def test_stocknet_is_read_through_gzip(real: Real) -> None:
+    recipe = DataSection(fields={"text": "ticker"})
+    rows = list(stream_rows(real("stocknet/train_dev.jsonl.gz"), recipe, WORDS))
+    assert len(rows) == 16060 and all(isinstance(row, Row) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["finre_zh/train.jsonl", "tatqa/tatqa_dataset_dev.json", "sec_ner/FIN5.txt"])
+def test_data_for_other_tasks_is_refused_in_one_sentence(real: Real, name: str) -> None:
+    with pytest.raises(DataError, match="None of the") as error:
+        load(path=real(name))
+    assert "\n" not in str(error.value)

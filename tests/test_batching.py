@@ -1,0 +1,126 @@
+"""Shared prefix, grouping and label-only logits change nothing but the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingpt_lora.batching import Collator, GroupedSampler, common_prefix, pad_left, supervised_logits
+from fingpt_lora.prompts import IGNORED, PromptEncoder
+from tests.conftest import LABELS, TEXTS
+
+
+def examples(encoder: PromptEncoder, rows: slice = slice(None)) -> list[dict[str, Any]]:
+    return [{"input_ids": e.ids, "labels": e.labels} for e in encoder.examples(TEXTS[rows], LABELS[rows])]
+
+
+def loss_and_gradients(model: Any, batches: list[dict[str, torch.Tensor]]) -> tuple[float, torch.Tensor]:
+    """Sum of the batches' losses over all their supervised tokens, as accumulation computes it, and its gradient."""
+    model.zero_grad()
+    items = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        logits, targets = supervised_logits(model, batch)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum") / items
+        loss.backward()
+        total += loss.item()
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.fixture
+def adapted(shallow: Callable[..., Any]) -> Callable[[str], Any]:
+    from peft import LoraConfig, get_peft_model
+
+    def build(attention: str) -> Any:
+        model = get_peft_model(
+            shallow(3, attention), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # zero at the start, which would hide half of the gradients
+                torch.nn.init.normal_(parameter, std=0.02)
+        return model
+
+    return build
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str], Any], attention: str) -> None:
+    model = adapted(attention)
+    rows = examples(encoder)  # English and Chinese rows share only the system message
+    shared = Collator(2, share_prefix=True)(rows)
+    assert shared["prefix_ids"].shape[1] >= 20
+    one = loss_and_gradients(model, [shared])
+    other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+
+
+def test_label_only_logits_are_the_full_ones(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
+    model = adapted("eager")
+    batch = Collator(2, share_prefix=True)(examples(encoder))
+    logits, targets = supervised_logits(model, batch)
+    with torch.no_grad():
+        for row, example in enumerate(examples(encoder)):
+            full = model(input_ids=torch.tensor([example["input_ids"]])).logits[0]
+            places = [p for p, label in enumerate(example["labels"]) if label != IGNORED]
+            mine = [i for i, r in enumerate(_row_of_each_target(batch)) if r == row]
+            assert targets[mine].tolist() == [example["labels"][p] for p in places]
+            torch.testing.assert_close(logits[mine], full[[p - 1 for p in places]], rtol=1e-4, atol=1e-3)
+
+
+def _row_of_each_target(batch: dict[str, torch.Tensor]) -> list[int]:
+    return (batch["labels"] != IGNORED).nonzero()[:, 0].tolist()
+
+
+def test_accumulated_single_rows_are_one_batch(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
+    model = adapted("eager")
+    collate = Collator(2, share_prefix=True)
+    one = loss_and_gradients(model, [collate(examples(encoder))])
+    other = loss_and_gradients(model, [collate([row]) for row in examples(encoder)])
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=5))
+def test_the_common_prefix_is_common_longest_and_leaves_a_token(rows: list[list[int]]) -> None:
+    length = common_prefix(rows)
+    assert all(row[:length] == rows[0][:length] for row in rows)
+    assert length < min(len(row) for row in rows)
+    if length + 1 < min(len(row) for row in rows):
+        assert len({row[length] for row in rows}) > 1
+
+
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_left_padding_keeps_every_row_at_the_right(rows: list[list[int]]) -> None:
+    padded = pad_left(rows, 0).tolist()
+    assert [row[len(row) - len(own) :] for row, own in zip(padded, rows, strict=True)] == rows
+    assert sum(map(sum, padded)) == sum(map(sum, rows))
+
+
+@given(st.integers(0, 200), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3))
+def test_the_sampler_is_a_permutation_by_seed_and_epoch(rows: int, batch: int, seed: int, epoch: int) -> None:
+    lengths = [(row * 37) % 50 for row in range(rows)]
+    sampler = GroupedSampler(lengths, [row % 2 for row in range(rows)], batch, seed)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(rows)) and len(sampler) == rows
+    assert order == list(sampler)
+
+
+def test_batches_hold_one_group_and_near_lengths_and_epochs_differ() -> None:
+    lengths = [(row * 37) % 50 + 1 for row in range(400)]
+    groups = [row % 2 for row in range(400)]
+    sampler = GroupedSampler(lengths, groups, 8, seed=0)
+    order = list(sampler)
+    batches = [order[i : i + 8] for i in range(0, 400, 8)]
+    assert sum(len({groups[row] for row in batch}) == 1 for batch in batches) >= 48
+    padded = sum(max(lengths[row] for row in batch) * len(batch) for batch in batches)
+    assert padded < 1.1 * sum(lengths)
+    sampler.set_epoch(1)
+    assert list(sampler) != order

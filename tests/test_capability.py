@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from fingpt_lora import capability
+from fingpt_lora.capability import Machine
+from fingpt_lora.recipe import parse_recipe
+
+OLD_CPU = Machine("cpu", "old", 2, 8 << 30, bf16=False)
+NEW_CPU = Machine("cpu", "new", 8, 8 << 30, bf16=True)
+GPU = Machine("cuda", "card", 8, 8 << 30, bf16=True, gpus=1)
+
+
+def filled(text: str, machine: Machine, size: int = 1 << 28, rows: int = 800) -> dict[str, object]:
+    items = capability.fill_in(parse_recipe(text), machine, base_bytes=size, train_rows=rows)
+    assert all(item.reason for item in items)
+    return {item.key: item.value for item in items}
+
+
+def test_precision_follows_the_hardware() -> None:
+    assert filled("", OLD_CPU)["model.dtype"] == "float32" and filled("", OLD_CPU)["training.bf16"] is False
+    assert filled("", NEW_CPU)["model.dtype"] == "bfloat16"
+    assert filled("", GPU)["training.use_cpu"] is False and filled("", OLD_CPU)["training.use_cpu"] is True
+
+
+def test_what_is_written_is_never_overruled() -> None:
+    text = "model: {dtype: float32, attn_implementation: sdpa}\ntraining: {bf16: false, learning_rate: 1.0}\nadapter: {target_modules: [q_proj]}"
+    values = filled(text, GPU)
+    assert not {"model.dtype", "model.attn_implementation", "training.bf16", "training.learning_rate"} & values.keys()
+    assert "adapter.target_modules" not in values
+    assert "training.bf16" not in filled("training: {fp16: true}", GPU)
+
+
+def test_a_large_base_recomputes_activations() -> None:
+    assert filled("", GPU)["training.gradient_checkpointing"] is False
+    assert filled("", GPU, size=16 << 30)["training.gradient_checkpointing"] is True
+
+
+def test_early_stopping_brings_what_it_needs() -> None:
+    values = filled(
+        "training: {eval_strategy: epoch, early_stopping_patience: 2}\ndata: {validation_share: 0.1}", OLD_CPU
+    )
+    assert values["training.load_best_model_at_end"] is True
+    assert values["training.metric_for_best_model"] == "macro_f1"
+    assert values["training.save_strategy"] == "epoch"
+
+
+def test_resolving_writes_the_values() -> None:
+    recipe = parse_recipe("adapter: {r: 4}")
+    resolved = capability.resolve(recipe, capability.fill_in(recipe, OLD_CPU, base_bytes=1, train_rows=9))
+    assert resolved.model.dtype == "float32" and resolved.adapter == {"r": 4, "target_modules": "all-linear"}
+    assert resolved.training["per_device_train_batch_size"] == 16
+
+
+def test_this_machine_is_seen() -> None:
+    machine = capability.detect()
+    assert machine.cores >= 1 and machine.memory > 0 and machine.name

@@ -1,0 +1,47 @@
+"""The README names only what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from fingpt_lora.data import load_splits
+from fingpt_lora.recipe import DataSection, load_recipe
+from fingpt_lora.tasks import SentimentTask
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_file_it_names_is_there() -> None:
+    named = set(re.findall(r"`((?:recipes|launch|benchmarks|fingpt_lora)/[\w./-]*)`", TEXT)) | set(
+        re.findall(r"\]\((\w[\w./]+)\)", TEXT)
+    )
+    assert named and [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_its_make_targets_and_commands_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)$", TEXT, re.MULTILINE))
+    from fingpt_lora.cli import app
+
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert set(re.findall(r"^fingpt-lora (\w+)", TEXT, re.MULTILINE)) <= commands
+
+
+def test_its_overrides_are_accepted() -> None:
+    for override in re.findall(r"--set ([\w.]+=[\w./]+)", TEXT):
+        load_recipe(ROOT / "recipes" / "sentiment.yaml", [override])
+
+
+def test_the_number_of_sample_sentences_is_true() -> None:
+    splits = load_splits(DataSection(), SentimentTask(3).aliases)
+    rows = len(splits.train) + len(splits.validation) + len(splits.test)
+    assert f"sample of {rows} sentences" in " ".join(TEXT.split())
+
+
+def test_make_would_run_what_it_says() -> None:
+    result = subprocess.run(["make", "-n", "sentiment"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "accelerate launch -m fingpt_lora.train recipes/sentiment.yaml" in result.stdout
+    assert "--constraint constraints.txt" in result.stdout

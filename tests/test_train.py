@@ -1,0 +1,237 @@
+"""Whole runs on the real model's first layers: training, continuing, two processes, early stopping, divergence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fingpt_lora import runs
+from fingpt_lora.errors import DivergenceError, RunError
+from fingpt_lora.predict import Predictor, evaluate_file, predict_file
+from fingpt_lora.train import run_recipe
+from fingpt_lora.trainer import LossWatch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def overrides(small_base: Path, tmp_path: Path) -> list[str]:
+    return [
+        f"model.base={small_base}",
+        "model.quantization=none",
+        "model.dtype=float32",
+        "adapter.r=4",
+        "data.limit=32",
+        "training.per_device_train_batch_size=8",
+        "training.learning_rate=0.003",
+        "evaluation.bootstrap=100",
+        f"output={tmp_path / 'run'}",
+    ]
+
+
+RECIPE = ROOT / "recipes" / "sentiment.yaml"
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = load_file(folder / "adapter" / "adapter_model.safetensors")
+    return weights
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    left, right = adapter(one), adapter(other)
+    assert left.keys() == right.keys()
+    return max((left[key] - right[key]).abs().max().item() for key in left)
+
+
+def test_a_run_leaves_a_folder_that_can_be_used(overrides: list[str], tmp_path: Path, capsys: Any) -> None:
+    folder = run_recipe(RECIPE, overrides)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for figure in ("accuracy", "weighted_f1", "macro_f1", "mcc", "ece", "brier"):
+        assert 0 <= metrics["test"][figure] + (figure == "mcc") <= 2
+    assert metrics["train"]["rows_per_second"] > 0 and metrics["train"]["seconds"] > 0
+    assert metrics["baselines"].keys() == {"majority", "tfidf_logreg", "base_model"}
+    assert metrics["test"]["rows"] == 32
+    for name in ("README.md", "report.html", "recipe.yaml", "prompt_contract.json", "manifest.json"):
+        assert (folder / name).stat().st_size > 100
+    assert list((folder / "plots").glob("*.png")) and not (folder / "checkpoints").exists()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["state"] == "done" and manifest["licences"]["data"] == "cc0-1.0"
+    assert "accuracy" in capsys.readouterr().out
+
+    # The saved adapter says what the trained one said.
+    predictor = Predictor.load(folder)
+    sample = ROOT / "fingpt_lora" / "data" / "sample" / "sentiment.jsonl"
+    rows = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()]
+    test = tmp_path / "test.jsonl"
+    kept = [row for row in rows if row["split"] == "test"][:32]
+    test.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    again = evaluate_file(predictor, str(test))
+    assert again["confusion_matrix"] == metrics["test"]["confusion_matrix"]
+    assert again["nll"] == pytest.approx(metrics["test"]["nll"], abs=1e-4)
+
+    # Predictions keep every row, in order, the unusable ones too.
+    with test.open("a", encoding="utf-8") as stream:
+        stream.write('{"text": ""}\nnot json\n')
+    with (tmp_path / "out.jsonl").open("w", encoding="utf-8") as output:
+        assert predict_file(predictor, str(test), output, "jsonl") == 34
+    results = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [r["text"] for r in results[:32]] == [row["text"] for row in kept]
+    assert all(sum(r["probabilities"].values()) == pytest.approx(1) for r in results[:32])
+    assert [r["label"] for r in results[32:]] == [None, None] and all(r["error"] for r in results[32:])
+
+    # The same command shows the result; another recipe does not overwrite it.
+    assert run_recipe(RECIPE, overrides) == folder
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        run_recipe(RECIPE, [*overrides, "training.learning_rate=0.001"])
+
+
+class Killed(BaseException):
+    """Stands for a kill in the middle of training."""
+
+
+def test_a_killed_run_continues_to_the_same_adapter(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    common = [*overrides, "training.save_steps=2", "evaluation.base_model=false"]
+    whole = run_recipe(RECIPE, [*common, f"output={tmp_path / 'whole'}"])
+    from fingpt_lora.trainer import StepTimer
+
+    begin = StepTimer.on_step_begin
+
+    def die(self: StepTimer, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            raise Killed
+        begin(self, args, state, control, **kwargs)
+
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(StepTimer, "on_step_begin", die)
+        with pytest.raises(Killed):
+            run_recipe(RECIPE, [*common, f"output={stopped}"])
+    checkpoint = runs.last_checkpoint(stopped)
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    assert (checkpoint / "prompt_contract.json").is_file()
+    with pytest.raises(RunError, match="is not finished"):
+        runs.open_run(stopped)
+    (checkpoint.parent / "checkpoint-4").mkdir()  # cut off while it was written
+    run_recipe(RECIPE, [*common, f"output={stopped}"])
+    assert largest_difference(whole, stopped) < 1e-6
+
+
+def launch(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_train_the_adapter_of_one(overrides: list[str], tmp_path: Path) -> None:
+    common = [*overrides, "evaluation.base_model=false"]
+    one = run_recipe(RECIPE, [*common, f"output={tmp_path / 'one'}"])
+    two = tmp_path / "two"
+    settings = [*common, "training.per_device_train_batch_size=4", f"output={two}"]
+    result = launch(
+        [
+            "--config_file",
+            "launch/ddp_cpu.yaml",
+            "--num_processes",
+            "2",
+            "-m",
+            "fingpt_lora.train",
+            str(RECIPE),
+            "--set",
+            *settings,
+        ]
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((two / "manifest.json").read_text())["world_size"] == 2
+    assert result.stdout.count("Run folder:") == 1  # only rank 0 speaks
+    assert largest_difference(one, two) < 1e-4
+    figures = [json.loads((folder / "metrics.json").read_text())["test"]["accuracy"] for folder in (one, two)]
+    assert figures[0] == pytest.approx(figures[1], abs=0.05)
+
+
+def test_a_users_mistake_under_the_launcher_is_a_sentence() -> None:
+    result = launch(
+        ["--config_file", "launch/cpu.yaml", "-m", "fingpt_lora.train", str(RECIPE), "--set", "training.lr=1"]
+    )
+    assert "error: --set training.lr=1: training.lr: unknown key" in result.stderr
+    assert result.returncode != 0
+
+
+def test_validation_stops_early_and_keeps_the_best(overrides: list[str]) -> None:
+    folder = run_recipe(
+        RECIPE,
+        [
+            *overrides,
+            "data.validation_share=0.2",
+            "data.limit=24",
+            "training.eval_strategy=steps",
+            "training.eval_steps=1",
+            "training.num_train_epochs=20",
+            "training.early_stopping_patience=1",
+            "training.learning_rate=1e-9",  # nothing improves, so it stops at once
+            "evaluation.base_model=false",
+        ],
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["train"]["steps"] <= 3
+
+
+def test_divergence_names_step_rows_and_remedy_and_keeps_the_checkpoint(overrides: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError) as caught:
+        run_recipe(
+            RECIPE,
+            [*overrides, "training.learning_rate=1e9", "training.max_grad_norm=1e9", "training.warmup_steps=0", "training.lr_scheduler_type=constant",
+             "training.num_train_epochs=30", "training.save_steps=1", "evaluation.base_model=false"],
+        )  # fmt: skip
+    message = str(caught.value)
+    assert "Training stopped at step" in message and "Rows of that batch:" in message
+    assert "What is the sentiment" not in message.split("Rows")[0] and "learning_rate=2e+08" in message
+    assert runs.last_checkpoint(tmp_path / "run") is not None
+
+
+def test_the_watch_sees_numbers_that_are_none_and_losses_that_run_away() -> None:
+    assert LossWatch().look(float("nan")) == "the loss is nan"
+    watch = LossWatch()
+    assert all(watch.look(3.0 * 0.9**step) is None for step in range(60))
+    assert all(watch.look(4.0) is None for _ in range(3))  # a hard batch or three
+    assert any(watch.look(50.0) for _ in range(60))
+
+
+def test_generative_evaluation_reports_invalid_answers(overrides: list[str]) -> None:
+    folder = run_recipe(RECIPE, [*overrides, "evaluation.mode=generate", "training.max_steps=1", "data.limit=8"])
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    assert 0 <= test["invalid_rate"] <= 1 and "ece" not in test
+
+
+@pytest.mark.parametrize("batching", ["length", "padded"])
+def test_other_batchings_train_too(overrides: list[str], batching: str) -> None:
+    folder = run_recipe(
+        RECIPE, [*overrides, f"training.batching={batching}", "data.limit=8", "evaluation.base_model=false"]
+    )
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_gradient_checkpointing_gives_the_same_adapter(overrides: list[str], tmp_path: Path) -> None:
+    common = [*overrides, "data.limit=16", "evaluation.base_model=false"]
+    plain = run_recipe(RECIPE, [*common, f"output={tmp_path / 'plain'}"])
+    saving = run_recipe(RECIPE, [*common, "training.gradient_checkpointing=true", f"output={tmp_path / 'saving'}"])
+    assert largest_difference(plain, saving) < 1e-4
+
+
+def test_logs_go_to_tensorboard(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    folder = run_recipe(
+        RECIPE, [*overrides, "training.report_to=tensorboard", "data.limit=8", "evaluation.base_model=false"]
+    )
+    assert list(folder.rglob("events.out.tfevents.*"))
