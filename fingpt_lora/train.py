@@ -6,6 +6,7 @@ the same command; a run that is done shows its result again.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import time
@@ -116,6 +117,9 @@ def _training_arguments(plan: Plan, folder: Path) -> Any:
     # transformers 5.23 names it anew and warns about the old name, which SFTConfig sets by itself.
     values["activation_checkpointing"] = values.pop("gradient_checkpointing", False)
     values.setdefault("report_to", "none")
+    for name in [values["report_to"]] if isinstance(values["report_to"], str) else values["report_to"]:
+        if name not in ("none", "all") and importlib.util.find_spec(name) is None:
+            raise RecipeError(f"training.report_to: '{name}' is not installed. Bring it with: pip install {name}")
     try:
         return SFTConfig(
             output_dir=str(folder / runs.CHECKPOINTS),
@@ -172,6 +176,13 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
     timer = StepTimer(rows_per_step * args.gradient_accumulation_steps)
     write_contract = SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))
     callbacks: list[Any] = [timer, write_contract]
+    if "tensorboard" in args.report_to:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        # The Trainer would write under its own folder, which goes when the run is done.
+        args.report_to = [name for name in args.report_to if name != "tensorboard"]
+        callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs")) if is_main() else None))
     patience = plan.recipe.training.get("early_stopping_patience")
     if patience is not None:
         threshold = float(plan.recipe.training.get("early_stopping_threshold", 0.0))

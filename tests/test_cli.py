@@ -109,7 +109,7 @@ def test_evaluate_scores_a_labelled_file(trained: Path, tmp_path: Path) -> None:
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
     assert "Traceback" not in result.stderr
 
 

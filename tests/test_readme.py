@@ -31,7 +31,9 @@ def test_its_make_targets_and_commands_exist() -> None:
 
 
 def test_its_overrides_are_accepted() -> None:
-    for override in re.findall(r"--set ([\w.]+=[\w./]+)", TEXT):
+    written = re.findall(r"--set ([\w.]+=[\w./]+)", TEXT)
+    assert written
+    for override in (text for text in written if not text.endswith("...")):
         load_recipe(ROOT / "recipes" / "sentiment.yaml", [override])
 
 

@@ -191,12 +191,13 @@ def test_divergence_names_step_rows_and_remedy_and_keeps_the_checkpoint(override
     with pytest.raises(DivergenceError) as caught:
         run_recipe(
             RECIPE,
-            [*overrides, "training.learning_rate=1e9", "training.max_grad_norm=1e9", "training.warmup_steps=0", "training.lr_scheduler_type=constant",
-             "training.num_train_epochs=30", "training.save_steps=1", "evaluation.base_model=false"],
+            # Adam without its epsilon divides zero by zero: the first gradients of lora_A are zero.
+            [*overrides, "training.adam_epsilon=0", "training.weight_decay=0", "training.lr_scheduler_type=constant",
+             "training.save_steps=1", "evaluation.base_model=false"],
         )  # fmt: skip
     message = str(caught.value)
     assert "Training stopped at step" in message and "Rows of that batch:" in message
-    assert "What is the sentiment" not in message.split("Rows")[0] and "learning_rate=2e+08" in message
+    assert "What is the sentiment" not in message.split("Rows")[0] and "learning_rate=0.0006" in message
     assert runs.last_checkpoint(tmp_path / "run") is not None
 
 
