@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora.recipe import Recipe
+from fingpt_lora.sections import Recipe
 
 _GIB = 1024**3
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fingpt_lora.errors import FingptLoraError
+from fingpt_lora.console import run_safely
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,19 +126,3 @@ def _print(renderable: Any) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one sentence and its exit code, never a traceback."""
     run_safely(app)
-
-
-def run_safely(action: Any) -> None:
-    """Call ``action`` and turn this package's errors into one sentence on standard error and an exit code."""
-    try:
-        action()
-    except FingptLoraError as error:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)  # the reader of our output had enough
-    except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. The same command continues where the last checkpoint was.\n")
-        sys.exit(130)

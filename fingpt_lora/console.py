@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from fingpt_lora.errors import FingptLoraError
 
 
 def is_main() -> bool:
@@ -50,3 +53,19 @@ def quiet() -> Iterator[None]:
         finally:
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+def run_safely(action: Callable[[], object]) -> None:
+    """Call ``action`` and turn this package's errors into one sentence on standard error and an exit code."""
+    try:
+        action()
+    except FingptLoraError as error:
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader of our output had enough
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. The same command continues where the last checkpoint was.\n")
+        sys.exit(130)

@@ -18,8 +18,9 @@ from fingpt_lora.generate import generate_answers
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
 from fingpt_lora.plan import Plan, labels, texts
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.recipe import EvaluationSection, dump_recipe
+from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
+from fingpt_lora.sections import EvaluationSection
 
 
 def predict_rows(

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from fingpt_lora.console import quiet
 from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
-from fingpt_lora.recipe import ModelSection, Recipe
+from fingpt_lora.sections import ModelSection, Recipe
 
 ADAPTER_FOLDER = "adapter"
 

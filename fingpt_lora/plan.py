@@ -15,7 +15,7 @@ from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.data import Row, Splits, load_splits
 from fingpt_lora.errors import DataError
 from fingpt_lora.prompts import Example, PromptContract, PromptEncoder, load_tokenizer, make_contract
-from fingpt_lora.recipe import Recipe
+from fingpt_lora.sections import Recipe
 from fingpt_lora.tasks import Task, build_task
 
 _DEFAULT_LENGTH = 1024

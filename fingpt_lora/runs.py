@@ -26,7 +26,8 @@ from typing import Any, Literal
 from fingpt_lora.atomic import write_json, write_text
 from fingpt_lora.errors import RecipeError, RunError
 from fingpt_lora.prompts import CONTRACT_FILE, PromptContract
-from fingpt_lora.recipe import Recipe, dump_recipe, parse_recipe
+from fingpt_lora.recipe import dump_recipe, parse_recipe
+from fingpt_lora.sections import Recipe
 
 MANIFEST, RECIPE, METRICS, CHECKPOINTS = "manifest.json", "recipe.yaml", "metrics.json", "checkpoints"
 _PACKAGES = (

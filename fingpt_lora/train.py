@@ -17,7 +17,7 @@ from typing import Any
 
 from fingpt_lora import checkpoints, runs
 from fingpt_lora.atomic import write_json
-from fingpt_lora.console import is_main, note, quiet
+from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
 from fingpt_lora.plan import Plan, make_plan
 from fingpt_lora.prompts import CONTRACT_FILE
@@ -254,8 +254,6 @@ def _show(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``python -m fingpt_lora.train`` under ``accelerate launch`` or alone."""
     import argparse
-
-    from fingpt_lora.cli import run_safely
 
     parser = argparse.ArgumentParser(prog="fingpt_lora.train", description="Train and evaluate a recipe.")
     parser.add_argument("recipe", help="a recipe, e.g. recipes/sentiment.yaml")

@@ -11,8 +11,9 @@ from fingpt_lora import model as models
 from fingpt_lora.batching import Collator, supervised_logits
 from fingpt_lora.errors import ModelError, RecipeError
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.recipe import Recipe, parse_recipe
+from fingpt_lora.recipe import parse_recipe
 from fingpt_lora.scoring import score_labels
+from fingpt_lora.sections import Recipe
 from tests.conftest import LABELS, TEXTS
 
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from fingpt_lora.data import load_splits
-from fingpt_lora.recipe import DataSection, load_recipe
+from fingpt_lora.recipe import load_recipe
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fingpt_lora.errors import RecipeError
-from fingpt_lora.recipe import Recipe, dump_recipe, json_schema, load_recipe, parse_recipe
+from fingpt_lora.recipe import dump_recipe, json_schema, load_recipe, parse_recipe
+from fingpt_lora.sections import Recipe
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
 trees = st.recursive(

@@ -377,3 +377,14 @@ def test_importing_the_report_loads_nothing_heavy() -> None:
     code = f"import sys, fingpt_lora.report; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_warning_names_the_file_and_not_its_folders() -> None:
+    warnings = ["'/home/someone/secret/a.csv' was read as gb18030; 1/2 of the rows at https://x.y/z"]
+    said = " ".join(findings.cautions(measured(), {"warnings": warnings}))
+    assert "'a.csv' was read as gb18030; 1/2 of the rows" in said and "https://x.y/z" in said and "someone" not in said
+
+
+def test_shortened_articles_of_no_training_are_not_mentioned() -> None:
+    without = {key: value for key, value in measured().items() if key != "train"}
+    assert not any("shortened" in sentence for sentence in findings.cautions(without, {}, shortened=5))

@@ -12,7 +12,7 @@ from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.rows import BadRow, Record, Row
 from fingpt_lora.data.sources import Source
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 
 
 def make_row(

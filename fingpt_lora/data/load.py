@@ -16,7 +16,7 @@ from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection, SplitSection
+from fingpt_lora.sections import DataSection, SplitSection
 
 _HOW_TO_SPLIT = (
     "Say how to get a test set: data.test: FILE; or data.split: {method: random} (or {method: time, column: date}, "

@@ -15,7 +15,7 @@ from fingpt_lora.data.hub import PREFIX, hub_records, load_hub
 from fingpt_lora.data.paths import BINARY, expand, format_of
 from fingpt_lora.data.rows import BadRow, Record
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 
 SAMPLE = "sample"
 SAMPLE_FILE = Path(__file__).parent / "sample" / "sentiment.jsonl"

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from fingpt_lora.data.files import SPLIT_NAMES
 from fingpt_lora.data.rows import Row
 from fingpt_lora.errors import DataError, did_you_mean
-from fingpt_lora.recipe import SplitSection
+from fingpt_lora.sections import SplitSection
 
 Parts = tuple[list[Row], list[Row]]  # (kept, held out), both in the order of the rows
 

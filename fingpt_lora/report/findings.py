@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ _IN_SENTENCES = {
     "majority": "the majority label",
 }
 # Below these, or above, a reader should be told.
+# The folders of an absolute path: where a file lies on this machine is nobody's business elsewhere.
+_FOLDERS = re.compile(r"(?<![\w.:/])(?:/[^/\s'\"]+)+/(?=[^/\s'\"])")
 _FEW_TEST_ROWS, _FEW_OF_A_LABEL, _LOW_RECALL, _HIGH_ECE, _MANY = 200, 20, 0.5, 0.10, 0.01
 
 
@@ -121,7 +124,7 @@ def cautions(metrics: Mapping[str, Any], audit: Mapping[str, Any], shortened: in
         *_about_the_test(test, audit),
         *_about_labels(test),
         *_about_probabilities(test),
-        *[_sentence(str(warning)) for warning in audit.get("warnings") or []],
+        *[_sentence(_FOLDERS.sub("", str(warning))) for warning in audit.get("warnings") or []],
         *_about_training(metrics, shortened),
     ]
 
@@ -176,7 +179,7 @@ def _about_probabilities(test: Mapping[str, Any]) -> Iterator[str]:
 
 def _about_training(metrics: Mapping[str, Any], shortened: int) -> Iterator[str]:
     rows = (metrics.get("train") or {}).get("rows") or 0
-    if shortened > _MANY * rows:
+    if rows and shortened > _MANY * rows:
         yield f"{shortened:,} of {rows:,} training articles were shortened to fit; what was cut off is not learned."
 
 

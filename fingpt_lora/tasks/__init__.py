@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fingpt_lora.recipe import TaskSection
+from fingpt_lora.sections import TaskSection
 from fingpt_lora.tasks.base import Task
 from fingpt_lora.tasks.sentiment import SentimentTask
 

@@ -7,7 +7,7 @@ import pytest
 from fingpt_lora.data import load_splits
 from fingpt_lora.data.hub import hub_records, load_hub
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 datasets = pytest.importorskip("datasets")

@@ -11,7 +11,7 @@ from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.rows import BadRow, Record, Row
 from fingpt_lora.data.sources import open_sources
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 Write = Callable[..., str]

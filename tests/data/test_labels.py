@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fingpt_lora.data.columnar import ClassName
 from fingpt_lora.data.labels import LabelMap
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 
 WORDS = {"negative": "negative", "neg": "negative", "负面": "negative", "neutral": "neutral", "positive": "positive"}
 LABELS = ["negative", "neutral", "positive"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fingpt_lora.data import BadRow, Row, Splits, load_labelled, load_splits, stream_rows
 from fingpt_lora.data.audit import normalise
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 Write = Callable[..., str]
@@ -254,7 +254,7 @@ def test_nothing_heavy_is_imported(write: Write) -> None:
     code = f"""
 import sys
 from fingpt_lora.data import load_splits
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 load_splits(DataSection.model_validate({{"path": {path!r}, "split": {{"method": "random"}}}}), SentimentTask(3).aliases)
 heavy = {{"torch", "pandas", "numpy", "datasets", "pyarrow", "sklearn", "transformers", "charset_normalizer"}}

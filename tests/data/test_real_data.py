@@ -10,7 +10,7 @@ import pytest
 
 from fingpt_lora.data import Row, Splits, load_splits, stream_rows
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 Real = Callable[[str], str]

@@ -13,7 +13,7 @@ import pytest
 from fingpt_lora.data import load_labelled, load_splits
 from fingpt_lora.data.audit import normalise
 from fingpt_lora.data.sources import SAMPLE_FILE
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 from fingpt_lora.tasks.base import language_of
 

@@ -10,7 +10,7 @@ import pytest
 from fingpt_lora.data.rows import Record
 from fingpt_lora.data.sources import Source, open_sources
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import DataSection
+from fingpt_lora.sections import DataSection
 
 Write = Callable[..., str]
 CARD = "---\nlicense: cc-by-4.0\ntask_categories:\n- text-classification\n---\n# Card\nlicense: mit\n"

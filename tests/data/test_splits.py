@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fingpt_lora.data.rows import Row
 from fingpt_lora.data.splits import by_column, hold_out
 from fingpt_lora.errors import DataError
-from fingpt_lora.recipe import SplitSection
+from fingpt_lora.sections import SplitSection
 
 LABELS = ["negative", "neutral", "positive"]
 

@@ -1,0 +1,135 @@
+"""The sections of a recipe: typed, frozen, every key described. What they mean together is checked in ``recipe``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _text_keys(value: Any) -> Any:
+    """Labels in files may be numbers or true/false; as keys they are compared, and saved, as text."""
+    return {str(key): label for key, label in value.items()} if isinstance(value, Mapping) else value
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are errors, values are not coerced, nothing changes after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TaskSection(Section):
+    """What the model is asked."""
+
+    name: Literal["sentiment"] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
+    labels: Literal[3, 5, 7] = Field(3, description="Size of the label set; 7 is FinGPT v1.1's.")
+    language: Literal["auto", "en", "zh"] = Field(
+        "auto", description="Language of instruction and answer; auto decides for each row by its script."
+    )
+
+
+class ModelSection(Section):
+    """The base model and how its weights are held."""
+
+    base: str = Field("smollm2", description="'smollm2' (embedded), a local folder, or a hub id.")
+    revision: str | None = Field(None, description="Commit or tag of a hub model.")
+    quantization: Literal["none", "int8", "nf4"] | dict[str, Any] = Field(
+        "nf4", description="A word, or the fields of transformers.BitsAndBytesConfig."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Precision of weights and compute; auto takes bfloat16 where the hardware has it."
+    )
+    attn_implementation: str = Field("auto", description="auto, or a name that transformers accepts.")
+    prompt: Literal["chat", "fingpt"] = Field(
+        "chat", description="chat: the model's own template; fingpt: Instruction/Input/Answer in plain text."
+    )
+    system: str | None = Field(None, description="System message; none leaves the template's own default.")
+
+
+class SplitSection(Section):
+    """How rows become train, validation and test where the files do not say so."""
+
+    method: Literal["random", "group", "time"] = Field(
+        description="random: stratified by label; group: a column's values stay together; time: oldest first."
+    )
+    column: str | None = Field(None, description="Column of the group, or of the date (ISO 8601).")
+    test: Share = Field(0.2, description="Share of the rows (of the groups, for group) kept for the test.")
+    seed: int = Field(42, description="Seed of random and group.")
+
+    @model_validator(mode="after")
+    def _column_where_needed(self) -> SplitSection:
+        if (self.method in ("group", "time")) != (self.column is not None):
+            wanted = "needs" if self.column is None else "does not take"
+            raise ValueError(f"method '{self.method}' {wanted} 'column'")
+        return self
+
+
+class DataSection(Section):
+    """Where the rows come from and how they become clean, labelled splits."""
+
+    path: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        "sample", description="'sample' (embedded), files, globs, folders, or 'hub:owner/name'."
+    )
+    test: str | None = Field(None, description="File, glob or folder of the test rows; for a hub set, its split.")
+    validation: str | None = Field(None, description="The same for validation rows.")
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank"] = Field(
+        "auto", description="File format; auto goes by the file's name."
+    )
+    layout: Literal["auto", "columns", "fingpt", "alpaca", "finlora", "pixiu", "messages"] = Field(
+        "auto", description="Meaning of the columns; auto goes by their names."
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict,
+        description="Our field -> column in the file, e.g. {text: sentence, label: tag}.",
+    )
+    labels: Annotated[dict[str, str], BeforeValidator(_text_keys)] = Field(
+        default_factory=dict,
+        description="Label in the file -> label of the task, e.g. {0: negative, 1: positive}.",
+    )
+    encoding: str = Field("auto", description="Text encoding, e.g. utf-8, latin-1, gb18030.")
+    split: SplitSection | None = Field(None, description="How to split rows that carry no split.")
+    validation_share: Share = Field(0.0, description="Share of the training rows held out for validation.")
+    bad_rows: Share = Field(0.0, description="Share of unreadable rows that is tolerated.")
+    contradictions: Literal["error", "drop", "majority", "keep"] = Field(
+        "drop", description="What to do with one text under several labels in the training rows."
+    )
+    limit: int | None = Field(None, ge=1, description="Use only the first rows of each split (for trials).")
+    revision: str | None = Field(None, description="Commit or tag of a hub data set.")
+    name: str | None = Field(None, description="Configuration name of a hub data set.")
+    train_split: str = Field("train", description="Split of a hub data set to train on.")
+
+
+class EvaluationSection(Section):
+    """How the result is measured."""
+
+    mode: Literal["score", "generate"] = Field(
+        "score", description="score: label log-probabilities; generate: greedy answer, strictly parsed."
+    )
+    batch_size: int = Field(32, ge=1, description="Rows per forward.")
+    base_model: bool = Field(True, description="Also score the untouched base model on the same rows.")
+    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the bootstrap intervals.")
+    bootstrap: int = Field(1000, ge=100, description="Resamples for the intervals.")
+
+
+class Recipe(Section):
+    """One job, from rows to an evaluated adapter in a run folder."""
+
+    task: TaskSection = Field(default_factory=lambda: TaskSection())
+    model: ModelSection = Field(default_factory=lambda: ModelSection())
+    adapter: dict[str, Any] = Field(default_factory=dict, description="Fields of the PEFT config; LoRA by default.")
+    data: DataSection = Field(default_factory=lambda: DataSection())
+    training: dict[str, Any] = Field(default_factory=dict, description="Fields of trl.SFTConfig, and ours.")
+    evaluation: EvaluationSection = Field(default_factory=lambda: EvaluationSection())
+    output: str = Field("runs/sentiment", min_length=1, description="The run folder.")
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the method, upper case."""
+        return str(self.adapter.get("peft_type", "LORA")).upper()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON types, ready for YAML or hashing."""
+        return self.model_dump(mode="json")
