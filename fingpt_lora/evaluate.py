@@ -21,6 +21,7 @@ from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
+from fingpt_lora.tasks.base import language_of
 
 
 def predict_rows(
@@ -136,17 +137,17 @@ def evaluate_run(
         for name, p in baselines.items()
     }
     metrics["train"] = {key: value for key, value in training.items() if key != "log_history"}
-    languages = {plan.task.language(text) for text in test_texts}
+    languages = {language_of(text) for text in test_texts}  # of the text, whatever language it is asked about in
     if len(languages) > 1:
         metrics["test_by_language"] = {
-            language: classification_metrics(_only(own, test_texts, plan, language), **settings)
+            language: classification_metrics(_only(own, test_texts, language), **settings)
             for language in sorted(languages)
         }
     return metrics
 
 
-def _only(predictions: Predictions, test_texts: Sequence[str], plan: Plan, language: str) -> Predictions:
-    rows = [i for i, text in enumerate(test_texts) if plan.task.language(text) == language]
+def _only(predictions: Predictions, test_texts: Sequence[str], language: str) -> Predictions:
+    rows = [i for i, text in enumerate(test_texts) if language_of(text) == language]
     probabilities = predictions.probabilities
     return Predictions(
         predictions.labels,

@@ -26,7 +26,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 def trained(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
     settings = [
-        f"model.base={small_base}", "model.quantization=none", "data.limit=8", "training.max_steps=1",
+        f"model.base={small_base}", "model.quantization=none", "data.limit=8", "training.max_steps=1", "adapter.layers_to_transform=null",
         "evaluation.bootstrap=100", "evaluation.base_model=false", f"output={folder}",
     ]  # fmt: skip
     result = run("train", "recipes/sentiment.yaml", *(part for s in settings for part in ("--set", s)))

@@ -30,6 +30,8 @@ def overrides(small_base: Path, tmp_path: Path) -> list[str]:
         "model.quantization=none",
         "model.dtype=float32",
         "adapter.r=4",
+        "adapter.layers_to_transform=null",
+        "task.language=auto",
         "data.limit=32",
         "training.per_device_train_batch_size=8",
         "training.learning_rate=0.003",
