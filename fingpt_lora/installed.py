@@ -177,13 +177,27 @@ def peft_methods() -> dict[str, tuple[Path, str]]:
     """Return PEFT's method names (``LORA``, ``IA3``, ...) -> (source file, config class) of the installed version."""
     found: dict[str, tuple[Path, str]] = {}
     for path in sorted((_package("peft") / "tuners").glob("*/config.py")):
-        text = path.read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.ClassDef):
-                source = ast.get_source_segment(text, node) or ""
-                for name in _assigned_peft_types(source):
-                    found.setdefault(name, (path, node.name))
+        for method, name in _methods_in(path).items():
+            found.setdefault(method, (path, name))
     return found
+
+
+def _methods_in(path: Path) -> dict[str, str]:
+    """Return the PEFT methods that a file configures -> config class."""
+    text = path.read_text(encoding="utf-8")
+    return {
+        method: node.name
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef)
+        for method in _assigned_peft_types(ast.get_source_segment(text, node) or "")
+    }
+
+
+def _config_of(method: str) -> tuple[Path, str]:
+    """Return (source file, config class) of a method, by the folder of its name where there is one."""
+    path = _package("peft") / "tuners" / method.lower() / "config.py"
+    named = _methods_in(path) if path.is_file() else {}
+    return (path, named[method]) if method in named else peft_methods()[method]
 
 
 def _assigned_peft_types(source: str) -> list[str]:
@@ -202,7 +216,7 @@ def _peft_class(name: str) -> ast.ClassDef | None:
 @functools.cache
 def peft_fields(method: str) -> dict[str, Field]:
     """Fields of the PEFT config class of ``method`` (upper case), its bases included."""
-    path, name = peft_methods()[method]
+    path, name = _config_of(method)
     known = _classes(_package("peft") / "config.py") | _classes(path)
     fields: dict[str, Field] = {}
 

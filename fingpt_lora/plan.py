@@ -77,14 +77,16 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         length = min(_DEFAULT_LENGTH, limit)
         filled.append(Filled("training.max_length", length, "articles beyond it are shortened and counted"))
     resolved = capability.resolve(recipe, filled)
+    tokenizer = load_tokenizer(checkpoint)
     contract = make_contract(
         task,
         checkpoint,
         template=recipe.model.prompt,
         system=recipe.model.system,
         max_length=min(resolved.training["max_length"], limit),
+        tokenizer=tokenizer,
     )
-    encoder = PromptEncoder(contract, load_tokenizer(checkpoint), task)
+    encoder = PromptEncoder(contract, tokenizer, task)
     train = encoder.examples(texts(splits.train), labels(splits.train))
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
     return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)

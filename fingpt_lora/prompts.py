@@ -131,7 +131,13 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def make_contract(
-    task: Task, checkpoint: Path, *, template: Literal["chat", "fingpt"], system: str | None, max_length: int
+    task: Task,
+    checkpoint: Path,
+    *,
+    template: Literal["chat", "fingpt"],
+    system: str | None,
+    max_length: int,
+    tokenizer: Tokenizer | None = None,
 ) -> PromptContract:
     """Render the frame around an article once, for every language of the task, and freeze it.
 
@@ -141,11 +147,12 @@ def make_contract(
         template: the model's chat template, or FinGPT's plain ``Instruction / Input / Answer``.
         system: system message; None leaves the template's own default.
         max_length: longest prompt with its answer, in tokens.
+        tokenizer: that of the checkpoint, where it is loaded already.
 
     Raises:
         PromptError: no usable chat template or end token, or ``max_length`` leaves no room for an article.
     """
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = tokenizer or load_tokenizer(checkpoint)
     settings = _tokenizer_settings(checkpoint)
     eos = settings.get("eos_token")
     eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None

@@ -63,8 +63,11 @@ _DECIDED: dict[str, str] = {
     "hub_token": "never write a token into a recipe; use 'hf auth login'",
 }
 
-# Names that older guides use.
+# Names that older guides and other toolkits use, too far from today's for spelling to find them.
 _RENAMED: dict[str, str] = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
     "max_seq_length": "max_length",
     "evaluation_strategy": "eval_strategy",
     "warmup_ratio": "warmup_steps (a number below 1 is a share of all steps)",
@@ -293,7 +296,7 @@ def _check_fields(
         if path == ["training"] and key in _DECIDED:
             raise source.error([*path, key], f"this is decided for you: {_DECIDED[key]}.")
         if path == ["training"] and key in _RENAMED:
-            raise source.error([*path, key], f"the installed trl does not know it any more; write {_RENAMED[key]}.")
+            raise source.error([*path, key], f"unknown key in section 'training'; write {_RENAMED[key]}.")
         if key not in fields:
             raise source.error([*path, key], f"unknown key in section '{'.'.join(path)}'.{did_you_mean(key, fields)}")
         problem = fields[key].problem(value) or _range_problem(key, value)

@@ -45,6 +45,8 @@ def test_the_number_of_sample_sentences_is_true() -> None:
 
 
 def test_make_would_run_what_it_says() -> None:
-    result = subprocess.run(["make", "-n", "sentiment", "VENV=not-there-yet"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["make", "-n", "sentiment", "VENV=not-there-yet"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "accelerate launch -m fingpt_lora.train recipes/sentiment.yaml" in result.stdout
     assert "--constraint constraints.txt" in result.stdout

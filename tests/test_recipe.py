@@ -38,6 +38,7 @@ def test_an_empty_recipe_is_the_default_job() -> None:
         ("training:\n  learning_rate: -1\n", "must be greater than 0"),
         ("training:\n  learning_rate: .nan\n", "must be greater than 0"),
         ("training:\n  max_seq_length: 5\n", "write max_length"),
+        ("training:\n  lr: 1e-4\n", "r.yaml:2: training.lr: unknown key in section 'training'; write learning_rate."),
         ("training:\n  packing: true\n", "choose 'training.batching'"),
         ("training:\n  trust_remote_code: true\n", "code from model repositories is never run"),
         ("training:\n  batching: shared\n", "must be one of shared_prefix, length, padded"),
