@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 from tokenizers import Encoding, Tokenizer
 
+from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
 from fingpt_lora.errors import PromptError
 from fingpt_lora.tasks.base import Language, Task
 
 IGNORED = -100  # the label of a position that carries no loss, as in torch.nn.CrossEntropyLoss
 CONTRACT_FILE = "prompt_contract.json"
 
-_ARTICLE, _ANSWER = "\u0002article\u0003", "\u0002answer\u0003"
 _PROBE = "Net sales rose 12.5 % to EUR 3.1bn; 净利润同比增长。 $ABC ↑ <|im_end|></s>"
 
 
@@ -153,19 +153,19 @@ def make_contract(
         PromptError: no usable chat template or end token, or ``max_length`` leaves no room for an article.
     """
     tokenizer = tokenizer or load_tokenizer(checkpoint)
-    settings = _tokenizer_settings(checkpoint)
+    settings = tokenizer_settings(checkpoint)
     eos = settings.get("eos_token")
     eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None
     if not isinstance(eos, str) or eos_id is None:
         raise PromptError(f"The tokenizer in '{checkpoint}' names no eos_token, so an answer could never end.")
-    stop_ids = tuple(dict.fromkeys([eos_id, *_generation_stops(checkpoint)]))
+    stop_ids = tuple(dict.fromkeys([eos_id, *generation_stops(checkpoint)]))
     pad = settings.get("pad_token")
     pad_id = tokenizer.token_to_id(pad) if isinstance(pad, str) else None
     frames: dict[Language, Frame] = {}
     end = eos
     for language in task.languages:
         if template == "chat":
-            before, after, end = _chat_frame(settings, task.instruction(language), system, checkpoint)
+            before, after, end = chat_frame(settings, task.instruction(language), system, checkpoint)
         else:
             before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
         frames[language] = Frame(before, after, {label: task.answer(label, language) for label in task.labels})
@@ -322,74 +322,6 @@ def _shorten(encoding: Encoding, budget: int) -> tuple[list[int], bool]:
     while cut > 1 and encoding.offsets[cut - 1][1] > encoding.offsets[cut][0]:
         cut -= 1  # both tokens hold bytes of the same character
     return ids[:cut], True
-
-
-def _tokenizer_settings(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / "tokenizer_config.json"
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PromptError(f"'{path}' cannot be read: {error}.") from None
-    for key, value in settings.items():
-        if key.endswith("_token") and isinstance(value, dict):
-            settings[key] = value.get("content")
-    template_file = checkpoint / "chat_template.jinja"
-    if template_file.is_file():
-        settings["chat_template"] = template_file.read_text(encoding="utf-8")
-    if isinstance(settings.get("chat_template"), list):  # several named templates
-        named = {item["name"]: item["template"] for item in settings["chat_template"]}
-        settings["chat_template"] = named.get("default")
-    return settings
-
-
-def _generation_stops(checkpoint: Path) -> list[int]:
-    try:
-        stops = json.loads((checkpoint / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
-    except (OSError, ValueError):
-        return []
-    return [stops] if isinstance(stops, int) else [int(stop) for stop in stops or []]
-
-
-def _chat_frame(
-    settings: Mapping[str, Any], instruction: str, system: str | None, checkpoint: Path
-) -> tuple[str, str, str]:
-    """Render the chat template around placeholders: (before the article, after it, after the answer)."""
-    source = settings.get("chat_template")
-    if not source:
-        raise PromptError(
-            f"The model in '{checkpoint}' has no chat template (it is a base model, not a chat model). Set "
-            "'model.prompt: fingpt' to use the plain Instruction/Input/Answer prompt."
-        )
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    # The environment that chat templates are written for; no clock, so that a prompt never names today's date.
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    messages = [{"role": "user", "content": f"{instruction}\n{_ARTICLE}"}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    tokens = {key: value for key, value in settings.items() if key.endswith("_token")}
-    try:
-        template = environment.from_string(source)
-        asked = template.render(messages=messages, add_generation_prompt=True, **tokens)
-        answered = template.render(
-            messages=[*messages, {"role": "assistant", "content": _ANSWER}],
-            add_generation_prompt=False,
-            **tokens,
-        )
-    except TemplateError as error:
-        raise PromptError(f"The chat template in '{checkpoint}' cannot render this prompt: {error}.") from None
-    before, found, after = asked.partition(_ARTICLE)
-    _, answer_found, end = answered.partition(_ANSWER)
-    if not found or not answer_found:
-        raise PromptError(f"The chat template in '{checkpoint}' drops or rewrites the message it is given.")
-    return before, after, end
 
 
 def _up_to_stop(tokenizer: Tokenizer, end: str, stop_ids: Sequence[int], eos: str) -> str:
