@@ -239,10 +239,11 @@ class PromptEncoder:
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """Encode articles up to where their answer begins."""
         articles = self._encode_articles(texts)
+        budgets = {language: self.article_budget(language) for language in self.contract.frames}
         prompts = []
         for text, encoding in zip(texts, articles, strict=True):
             language = self.task.language(text)
-            article, shortened = _shorten(encoding, self.article_budget(language))
+            article, shortened = _shorten(encoding, budgets[language])
             prompts.append(Prompt([*self._before[language], *article, *self._after[language]], shortened))
         return prompts
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fingpt_lora.atomic import write_text
-from fingpt_lora.report import findings
 from fingpt_lora.report.context import ReportContext
-from fingpt_lora.report.page import environment
+from fingpt_lora.report.page import common, environment
 
 CARD = "README.md"
 # Licences that ask nothing of a model trained on the data but to name its source, if that.
@@ -39,25 +38,12 @@ def write_model_card(
     """
     from huggingface_hub import ModelCard
 
-    results = findings.results(metrics)
-    labels, counts = findings.split_counts(metrics, context.audit)
     body = (
         environment(autoescape=False)
         .get_template("card.md.j2")
         .render(
-            run=context,
+            **common(metrics, context),
             folder=folder.name if folder.is_absolute() else folder.as_posix(),
-            level=findings.level(metrics),
-            headline=findings.headline(metrics),
-            differences=findings.differences(metrics),
-            cautions=findings.cautions(metrics, context.audit, context.shortened),
-            results=results,
-            columns=findings.columns(results),
-            class_labels=findings.labels(metrics),
-            labels=labels,
-            counts=counts,
-            audit_lines=findings.audit_lines(context.audit, context.shortened),
-            training_lines=findings.training_lines(metrics, context.hardware_line),
             plots={path.stem: path.relative_to(folder).as_posix() for path in plots},
         )
     )

@@ -57,29 +57,36 @@ def write_html(folder: Path, metrics: Mapping[str, Any], context: ReportContext,
         the file written.
     """
     found = {path.stem: base64.b64encode(path.read_bytes()).decode("ascii") for path in plots}
-    results = findings.results(metrics)
-    labels, counts = findings.split_counts(metrics, context.audit)
     text = (
         environment(autoescape=True)
         .get_template("report.html.j2")
         .render(
-            run=context,
+            **common(metrics, context),
             test=metrics["test"],
-            level=findings.level(metrics),
-            headline=findings.headline(metrics),
-            differences=findings.differences(metrics),
-            cautions=findings.cautions(metrics, context.audit, context.shortened),
-            results=results,
-            columns=findings.columns(results),
             languages=findings.language_results(metrics),
             comparisons=[(findings.NAMES[key], compared) for key, compared in findings.comparisons(metrics)],
-            class_labels=findings.labels(metrics),
-            labels=labels,
-            counts=counts,
-            audit_lines=findings.audit_lines(context.audit, context.shortened),
-            training_lines=findings.training_lines(metrics, context.hardware_line),
             plots=[(name, found[name], caption) for name, caption in _CAPTIONS.items() if name in found],
         )
     )
     write_text(folder / PAGE, text)
     return folder / PAGE
+
+
+def common(metrics: Mapping[str, Any], context: ReportContext) -> dict[str, Any]:
+    """Return what page and card both say, under the names that their templates use."""
+    results = findings.results(metrics)
+    labels, counts = findings.split_counts(metrics, context.audit)
+    return {
+        "run": context,
+        "level": findings.level(metrics),
+        "headline": findings.headline(metrics),
+        "differences": findings.differences(metrics),
+        "cautions": findings.cautions(metrics, context.audit, context.shortened),
+        "results": results,
+        "columns": findings.columns(results),
+        "class_labels": findings.labels(metrics),
+        "labels": labels,
+        "counts": counts,
+        "audit_lines": findings.audit_lines(context.audit, context.shortened),
+        "training_lines": findings.training_lines(metrics, context.hardware_line),
+    }
