@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,12 +28,10 @@ NAMES = {"phrasebank": "PhraseBank 50Agree", "tfns": "TFNS"}
 
 
 def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Run one recipe with one seed in a process of its own, so that its peak memory is its own."""
+    """Run one recipe with one seed, in a process of its own so that its peak memory is its own."""
     command = [sys.executable, "-m", "fingpt_lora.train", str(ROOT / "recipes" / f"{recipe}.yaml"), "--set"]
     command += [f"data.path={data}", f"training.seed={seed}", f"output={folder}"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     subprocess.run(command, check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     kept = {name: {key: figures.get(key) for key in FIGURES} for name, figures in metrics["baselines"].items()}
     return {
@@ -44,8 +41,6 @@ def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
         "intervals": metrics["test"]["intervals"],
         "baselines": kept,
         "train": metrics["train"],
-        # The kernel only tells the largest child so far (kilobytes on Linux).
-        "peak_memory_gib": peak / 1024**2 if peak > before else None,
         "split_seed": 42,
     }
 

@@ -76,6 +76,21 @@ def detect() -> Machine:
     return Machine("cpu", name, cores, memory, bool({"avx512_bf16", "amx_bf16"} & flags))
 
 
+def peak_memory_gib() -> float | None:
+    """Return this process's largest use so far of the memory that models live in; None where the system cannot say."""
+    machine = detect()
+    if machine.device == "cuda":
+        import torch
+
+        return float(torch.cuda.max_memory_allocated()) / _GIB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_GIB if platform.system() == "Darwin" else 1024**2)  # bytes there, kilobytes on Linux
+
+
 def _cpu() -> tuple[str, set[str]]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

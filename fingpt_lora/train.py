@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import checkpoints, runs
+from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
@@ -207,6 +207,7 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
     return {
         "seconds": time.perf_counter() - start,
         "rows_per_second": timer.rows_per_second,
+        "peak_memory_gib": capability.peak_memory_gib(),
         "rows": len(plan.train),
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,

@@ -265,6 +265,7 @@ def training_lines(metrics: Mapping[str, Any], hardware: str) -> list[tuple[str,
         ("Steps", f"{train['steps']:,}" if train.get("steps") else None),
         ("Time", duration(train["seconds"]) if train.get("seconds") else None),
         ("Speed", f"{train['rows_per_second']:.1f} rows/s" if train.get("rows_per_second") else None),
+        ("Peak memory", f"{train['peak_memory_gib']:.1f} GiB" if train.get("peak_memory_gib") else None),
         ("Final loss", number(train["final_loss"]) if train.get("final_loss") is not None else None),
         ("Hardware", hardware),
     ]
