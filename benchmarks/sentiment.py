@@ -17,12 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import capability, runs
-from fingpt_lora.atomic import write_json
-from fingpt_lora.console import note
+from benchmarks.common import ROOT, write_results
+from fingpt_lora import runs
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "sentiment.json"
 FIGURES = ("accuracy", "weighted_f1", "macro_f1", "mcc", "ece")
 NAMES = {"phrasebank": "PhraseBank 50Agree", "tfns": "TFNS"}
 
@@ -75,14 +72,6 @@ def _cell(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-def commit() -> str:
-    """Return the commit that was measured, marked where the tree differs from it."""
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Measure what was named, write the results, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,15 +87,7 @@ def main() -> None:
         recipe: [train(recipe, data, seed, arguments.runs / f"{recipe}-{seed}") for seed in arguments.seeds]
         for recipe, data in named.items()
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "results": results,
-        "hardware": capability.detect().as_dict(),
-        "versions": runs.versions(),
-        "commit": commit(),
-    }
-    write_json(RESULTS, content)
-    note(f"Results: {RESULTS}")
+    write_results("sentiment", {"results": results})
     sys.stdout.write(table(results) + "\n")
 
 

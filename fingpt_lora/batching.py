@@ -2,24 +2,25 @@
 
 Three layouts of the same mathematics, chosen by ``training.batching``:
 
-- ``shared_prefix``: the longest common prefix of the batch runs once; its keys and values are given to every
-  row as ``past_key_values`` and gradients flow through them; rows are grouped by language and length;
-- ``length``: whole rows, grouped by length;
-- ``padded``: whole rows in random order.
+- ``shared_prefix``: the longest common prefix of the batch, then every row's own tokens, as one sequence without
+  padding (see :mod:`fingpt_lora.attention`); rows are grouped by language and length;
+- ``length``: whole rows, padded, grouped by length;
+- ``padded``: whole rows, padded, in random order.
 
-Rows are padded on the left, so that the answers of a batch stand in the same last columns and only those reach
-the vocabulary.
+Only the positions that carry a loss reach the vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from fingpt_lora import attention
+from fingpt_lora.attention import Layout
 from fingpt_lora.prompts import IGNORED
 
 _WINDOW = 50  # batches among which rows are sorted by length; enough to leave little padding, few enough to stay random
@@ -49,16 +50,33 @@ class Collator:
     share_prefix: bool
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return ``prefix_ids`` (1, shared), ``input_ids``, ``attention_mask`` and ``labels`` (rows, longest rest)."""
+        """Return ``input_ids``, ``labels`` and what the layout needs beside them.
+
+        One sequence: ids and labels (1, tokens), ``position_ids`` (1, tokens), and ``grid`` and ``places`` of
+        :class:`fingpt_lora.attention.Layout`. Padded: all (rows, longest), with an ``attention_mask``.
+        """
+        if not self.share_prefix:
+            # Padded on the left, so that the answers of a batch stand in the same last columns.
+            return {
+                "input_ids": pad_left([row["input_ids"] for row in examples], self.pad_id),
+                "attention_mask": pad_left([[1] * len(row["input_ids"]) for row in examples], 0),
+                "labels": pad_left([row["labels"] for row in examples], IGNORED),
+            }
         # The token before the first supervised one must stay in the row: its logits carry the loss.
-        prompts = [row["input_ids"][: _answer_start(row["labels"])] for row in examples]
-        shared = common_prefix(prompts) if self.share_prefix else 0
-        rows = [row["input_ids"][shared:] for row in examples]
+        shared = common_prefix([row["input_ids"][: _answer_start(row["labels"])] for row in examples])
+        lengths = [len(row["input_ids"]) - shared for row in examples]
+        width, starts = max(lengths), list(itertools.accumulate(lengths[:-1], initial=shared))
+        grid = [[*range(start, start + n), *[0] * (width - n)] for start, n in zip(starts, lengths, strict=True)]
+        places = [row * width + column for row, n in enumerate(lengths) for column in range(n)]
+        positions = [*range(shared), *(shared + column for n in lengths for column in range(n))]
+        ids = examples[0]["input_ids"][:shared] + [t for row in examples for t in row["input_ids"][shared:]]
+        labels = [IGNORED] * shared + [label for row in examples for label in row["labels"][shared:]]
         return {
-            "prefix_ids": torch.tensor([examples[0]["input_ids"][:shared]], dtype=torch.long),
-            "input_ids": pad_left(rows, self.pad_id),
-            "attention_mask": pad_left([[1] * len(row) for row in rows], 0),
-            "labels": pad_left([row["labels"][shared:] for row in examples], IGNORED),
+            "input_ids": torch.tensor([ids]),
+            "position_ids": torch.tensor([positions]),
+            "labels": torch.tensor([labels]),
+            "grid": torch.tensor(grid),
+            "places": torch.tensor(places),
         }
 
 
@@ -66,42 +84,78 @@ def _answer_start(labels: Sequence[int]) -> int:
     return next(position for position, label in enumerate(labels) if label != IGNORED)
 
 
-def prefix_cache(model: torch.nn.Module, prefix_ids: torch.Tensor) -> DynamicCache:
-    """Run the shared prefix once and return its keys and values.  # per layer (1, heads, shared, head size)"""
-    cache: DynamicCache = model(input_ids=prefix_ids, use_cache=True, logits_to_keep=1).past_key_values
-    return cache
-
-
-def expand_cache(cache: DynamicCache, rows: int) -> DynamicCache:
-    """Return the prefix's keys and values for ``rows`` rows, as views; the given cache is left untouched."""
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
-    return DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in layers])
+def rows_of(batch: Mapping[str, torch.Tensor]) -> list[list[int]]:
+    """Return the token ids of each row of a collated batch; of a shared prefix, only what follows it."""
+    ids = batch["input_ids"]
+    if "grid" in batch:
+        flat = ids[0].tolist()
+        rows, width = batch["grid"].shape
+        lengths = torch.bincount(batch["places"] // width, minlength=rows).tolist()
+        return [[flat[place] for place in row[:n]] for row, n in zip(batch["grid"].tolist(), lengths, strict=True)]
+    mask = batch["attention_mask"].bool()
+    return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
 
 
 def supervised_logits(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Run a collated batch and return the logits of the supervised positions and their target ids.
 
+    A batch with a shared prefix needs a model that attends by ``attention.NAME``.
+
     Returns:
         logits of shape (supervised tokens, vocabulary) and targets of shape (supervised tokens,).
     """
-    prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
-    mask = batch["attention_mask"]
-    shared = prefix.shape[1]
+    labels = batch["labels"]
     columns = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
-    inputs: dict[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": torch.cat([mask.new_ones(len(ids), shared), mask], dim=1),
-        "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0) + shared,
-        "use_cache": False,
-        "logits_to_keep": columns - 1,  # position t predicts t + 1
-    }
-    if shared:
-        inputs["past_key_values"] = expand_cache(prefix_cache(model, prefix), len(ids))
-        inputs["use_cache"] = True
-    logits = model(**inputs).logits  # (rows, columns, vocabulary)
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
+    inputs["logits_to_keep"] = columns - 1  # position t predicts t + 1
+    if "grid" in batch:
+        inputs |= {"position_ids": batch["position_ids"], "layout": Layout(batch["grid"], batch["places"])}
+    else:
+        mask = batch["attention_mask"]
+        inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+    logits = model(**inputs).logits  # (rows or 1, columns, vocabulary)
     targets = labels[:, columns]
     kept = targets != IGNORED
     return logits[kept], targets[kept]
+
+
+def cannot_share(model: Any, examples: Sequence[Mapping[str, Any]], pad_id: int) -> str | None:
+    """Try on real rows whether a model computes the same with a shared prefix, and return why not.
+
+    Sliding windows, recurrent layers, attention sinks, soft-capped scores and attention code outside transformers'
+    interface all show here, without a list of names. The longest and the shortest row are compared.
+
+    Args:
+        model: any causal model, with or without adapter.
+        examples: rows with ``input_ids`` and ``labels``.
+        pad_id: id to pad with.
+    """
+    ordered = sorted(examples, key=lambda row: len(row["input_ids"]))
+    rows = [ordered[-1], ordered[0]]
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+
+    def log_probs(share_prefix: bool) -> torch.Tensor:
+        batch = {key: value.to(device) for key, value in Collator(pad_id, share_prefix)(rows).items()}
+        logits, targets = supervised_logits(model, batch)
+        return torch.log_softmax(logits.float(), dim=-1).gather(1, targets[:, None])
+
+    try:
+        with torch.inference_mode():
+            padded = log_probs(share_prefix=False)
+            with attention.using(model, attention.NAME):
+                shared = log_probs(share_prefix=True)
+    except Exception as error:  # whatever a model's own code does with arguments that it does not know
+        return f"the model refuses it ({type(error).__name__})"
+    finally:
+        model.train(was_training)
+    difference = (shared - padded).abs().max().item()
+    # Rounding alone reaches a few hundredths of a nat in half precision, and 1e-5 in float32.
+    tolerance = 1e-3 if padded.dtype == torch.float32 == getattr(model, "dtype", None) else 0.25
+    if difference <= tolerance:  # false for NaN, too
+        return None
+    return f"this model computes something else with it (log-probabilities differ by {difference:.2g})"
 
 
 class GroupedSampler(torch.utils.data.Sampler[int]):

@@ -136,7 +136,7 @@ def evaluate_run(
         name: paired_bootstrap(own, p, bootstrap=section.bootstrap, confidence=section.confidence)
         for name, p in baselines.items()
     }
-    metrics["train"] = {key: value for key, value in training.items() if key != "log_history"}
+    metrics["train"] = {key: value for key, value in training.items() if key not in ("log_history", "step_seconds")}
     languages = {language_of(text) for text in test_texts}  # of the text, whatever language it is asked about in
     if len(languages) > 1:
         metrics["test_by_language"] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, PeftType, get_peft_model
+from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from fingpt_lora.console import quiet
 from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
+from fingpt_lora.lora import fuse
 from fingpt_lora.sections import ModelSection, Recipe
 
 ADAPTER_FOLDER = "adapter"
@@ -117,7 +118,8 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
                 from peft import LoftQConfig
 
                 fields["loftq_config"] = LoftQConfig(**fields["loftq_config"])
-            adapted = get_peft_model(model, config_class(task_type="CAUSAL_LM", **fields))
+            config = config_class(task_type="CAUSAL_LM", **fields)
+            adapted = get_peft_model(model, fuse(config) if isinstance(config, LoraConfig) else config)
     except (
         ValueError,
         TypeError,
@@ -186,6 +188,21 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftMo
         raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error
     adapted.eval()
     return adapted
+
+
+def merged_where_exact(adapted: PeftModel, section: ModelSection) -> torch.nn.Module:
+    """Merge a LoRA adapter into its base for use, where that loses nothing: in float32.
+
+    Each forward then costs what the base alone does. In half precision the sum is rounded, and into 4 or 8 bits it
+    loses the adapter; there the model is returned as it came.
+    """
+    exact = section.quantization == "none" and section.dtype == "float32"
+    if not exact or adapted.active_peft_config.peft_type != PeftType.LORA:
+        unmerged: torch.nn.Module = adapted
+        return unmerged
+    with quiet():
+        merged: torch.nn.Module = adapted.merge_and_unload()
+        return merged
 
 
 def trainable_parameters(model: torch.nn.Module) -> tuple[int, int]:

@@ -50,7 +50,8 @@ class Predictor:
         here = capability.for_inference(run.recipe, machine)
         with quiet():
             base = models.load_base(here.model, checkpoint, device=machine.device)
-            return cls(run, encoder, models.load_adapter(base, run.folder / models.ADAPTER_FOLDER, run.recipe))
+            adapted = models.load_adapter(base, run.folder / models.ADAPTER_FOLDER, run.recipe)
+        return cls(run, encoder, models.merged_where_exact(adapted, here.model))
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share)."""

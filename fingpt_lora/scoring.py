@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from fingpt_lora.batching import common_prefix, expand_cache, pad_left, prefix_cache
+from fingpt_lora.batching import common_prefix, pad_left
 from fingpt_lora.errors import ModelError
 from fingpt_lora.prompts import Prompt, PromptEncoder
 
@@ -69,6 +69,18 @@ def discriminating_ids(answers: Sequence[Sequence[int]], stop_ids: Sequence[int]
             if one is not other and other[: len(one)] == one:
                 return [list(answer) for answer in answers]
     return bare
+
+
+def prefix_cache(model: torch.nn.Module, prefix_ids: torch.Tensor) -> DynamicCache:
+    """Run the shared prefix once and return its keys and values.  # per layer (1, heads, shared, head size)"""
+    cache: DynamicCache = model(input_ids=prefix_ids, use_cache=True, logits_to_keep=1).past_key_values
+    return cache
+
+
+def expand_cache(cache: DynamicCache, rows: int) -> DynamicCache:
+    """Return the prefix's keys and values for ``rows`` rows, as views; the given cache is left untouched."""
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    return DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in layers])
 
 
 def _ids(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> torch.Tensor:

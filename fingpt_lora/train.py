@@ -70,9 +70,9 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     from accelerate import PartialState
 
     from fingpt_lora import model as models
-    from fingpt_lora.evaluate import evaluate_base, evaluate_run
+    from fingpt_lora.evaluate import evaluate_base, evaluate_run, write_run
 
-    args = _training_arguments(plan, folder)
+    args = training_arguments(plan, folder)
     state = PartialState()
     if state.num_processes != plan.world_size:
         raise RunError(
@@ -91,12 +91,13 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     adapted = models.attach_adapter(base, plan.recipe)
     trainable, total = models.trainable_parameters(adapted)
     note(f"Training {trainable:,} of {total:,} parameters in {models.adapted_modules(adapted)} modules.")
-    training = _fit(plan, folder, args, adapted, resume)
-    metrics = evaluate_run(plan, adapted, base_result, training)
+    training = fit(plan, folder, args, adapted, resume)
     if is_main():
-        from fingpt_lora.evaluate import write_run
-
         adapted.save_pretrained(folder / models.ADAPTER_FOLDER)
+    alone = state.num_processes == 1  # sharded weights stay as they are
+    used = models.merged_where_exact(adapted, plan.recipe.model) if alone else adapted
+    metrics = evaluate_run(plan, used, base_result, training)
+    if is_main():
         write_run(plan, folder, metrics, training)
         runs.finish(folder)
         shutil.rmtree(folder / runs.CHECKPOINTS, ignore_errors=True)
@@ -105,7 +106,7 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         state.destroy_process_group()
 
 
-def _training_arguments(plan: Plan, folder: Path) -> Any:
+def training_arguments(plan: Plan, folder: Path) -> Any:
     """Build trl.SFTConfig; what it refuses is the recipe's error.
 
     Raises:
@@ -141,20 +142,21 @@ def _use_all_cores(plan: Plan) -> None:
     torch.set_num_threads(max(1, plan.machine.cores // local))
 
 
-def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) -> dict[str, Any]:
+def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) -> dict[str, Any]:
     """Train the adapter and return what happened; the model holds the best or last weights afterwards."""
     import torch
     from datasets import Dataset
     from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
-    from fingpt_lora.batching import Collator, GroupedSampler
+    from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of
     from fingpt_lora.evaluate import predict_split
     from fingpt_lora.metrics import classification_metrics
     from fingpt_lora.trainer import LabelTrainer, SaveContract, StepTimer, TrainingProgress
 
+    rows = [{"input_ids": example.ids, "labels": example.labels} for example in plan.train]
     batching = plan.recipe.training.get("batching", "shared_prefix")
-    if batching == "shared_prefix" and args.gradient_checkpointing:
-        note("training.batching = length  (gradient checkpointing recomputes layers and cannot keep the shared prefix)")
+    if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
+        note(f"training.batching = length  ({reason})")
         batching = "length"
     lengths = [len(example.ids) for example in plan.train]
     groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
@@ -170,8 +172,7 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
         return {key: metrics[key] for key in ("macro_f1", "accuracy", "nll") if key in metrics}
 
     def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
-        rows = batch["input_ids"].tolist()
-        return [plan.encoder.text(t for t in row if t != plan.contract.pad_id).replace("\n", " ") for row in rows]
+        return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]
 
     timer = StepTimer(rows_per_step * args.gradient_accumulation_steps)
     write_contract = SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))
@@ -190,12 +191,13 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
     trainer = LabelTrainer(
         model=adapted,
         args=args,
-        train_dataset=Dataset.from_list([{"input_ids": e.ids, "labels": e.labels} for e in plan.train]),
+        train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
         processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
         data_collator=collator,
         callbacks=callbacks,
         sampler=sampler,
+        share_prefix=batching == "shared_prefix",
         validate=validate if plan.splits.validation else None,
         describe=describe,
     )
@@ -207,6 +209,7 @@ def _fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None)
     return {
         "seconds": time.perf_counter() - start,
         "rows_per_second": timer.rows_per_second,
+        "step_seconds": timer.seconds,
         "peak_memory_gib": capability.peak_memory_gib(),
         "rows": len(plan.train),
         "epochs": trainer.state.epoch,

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 
+from fingpt_lora import attention
 from fingpt_lora.batching import GroupedSampler, supervised_logits
 from fingpt_lora.errors import DivergenceError
 
@@ -23,6 +24,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
 
     Args (beside those of SFTTrainer):
         sampler: order of the training rows, or None for the Trainer's own.
+        share_prefix: whether the collator lays a batch out as one sequence with a shared prefix.
         validate: scores the validation rows and returns metrics; runs where the Trainer evaluates.
         describe: batch -> texts of its rows, for the message when the loss diverges.
     """
@@ -31,12 +33,14 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         sampler: GroupedSampler | None,
+        share_prefix: bool,
         validate: Validate | None,
         describe: Callable[[Mapping[str, torch.Tensor]], Sequence[str]],
         **kwargs: Any,
     ) -> None:
         self._sampler, self._validate, self._describe = sampler, validate, describe
         super().__init__(*args, **kwargs)
+        self._share_prefix, self._attention = share_prefix, self.model.config._attn_implementation
         # TRL casts the adapter of a quantized base to bfloat16, which rounds small updates away and, without
         # bfloat16 units, slows every product; PEFT's own rule is float32.
         for parameter in self.model.parameters():
@@ -46,6 +50,11 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         return self._sampler if self._sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a shared prefix needs its own attention until the last backward pass."""
+        with attention.using(self.model, attention.NAME if self._share_prefix else self._attention):
+            return super().train(*args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -68,7 +77,8 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         if self._validate is None:
             return {}
         start = time.perf_counter()
-        metrics = {f"eval_{key}": float(value) for key, value in self._validate(self.model).items()}
+        with attention.using(self.model, self._attention):
+            metrics = {f"eval_{key}": float(value) for key, value in self._validate(self.model).items()}
         metrics["eval_runtime"] = time.perf_counter() - start
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -142,11 +152,11 @@ class SaveContract(TrainerCallback):  # type: ignore[misc]
 
 
 class StepTimer(TrainerCallback):  # type: ignore[misc]
-    """Measures the time spent in training steps, validation and saving aside."""
+    """Measures the time spent in training steps, validation and saving aside; ``seconds`` has one entry per step."""
 
     def __init__(self, rows_per_step: int) -> None:
         """Args: rows of one optimizer step over all processes."""
-        self.rows_per_step, self.steps, self.seconds = rows_per_step, 0, 0.0
+        self.rows_per_step, self.seconds = rows_per_step, list[float]()
         self._start = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -155,10 +165,9 @@ class StepTimer(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the clock."""
-        self.seconds += time.perf_counter() - self._start
-        self.steps += 1
+        self.seconds.append(time.perf_counter() - self._start)
 
     @property
     def rows_per_second(self) -> float | None:
         """Training rows per second, or None where no step ran."""
-        return self.rows_per_step * self.steps / self.seconds if self.seconds else None
+        return self.rows_per_step * len(self.seconds) / sum(self.seconds) if self.seconds else None

@@ -10,13 +10,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingpt_lora.batching import Collator, GroupedSampler, common_prefix, pad_left, supervised_logits
+from fingpt_lora import attention
+from fingpt_lora.batching import (
+    Collator,
+    GroupedSampler,
+    cannot_share,
+    common_prefix,
+    pad_left,
+    rows_of,
+    supervised_logits,
+)
 from fingpt_lora.prompts import IGNORED, PromptEncoder
 from tests.conftest import LABELS, TEXTS
 
 
 def examples(encoder: PromptEncoder, rows: slice = slice(None)) -> list[dict[str, Any]]:
     return [{"input_ids": e.ids, "labels": e.labels} for e in encoder.examples(TEXTS[rows], LABELS[rows])]
+
+
+def prefix_of(batch: dict[str, torch.Tensor]) -> int:
+    return batch["input_ids"].shape[1] - len(batch["places"])
 
 
 def loss_and_gradients(model: Any, batches: list[dict[str, torch.Tensor]]) -> tuple[float, torch.Tensor]:
@@ -49,13 +62,15 @@ def adapted(shallow: Callable[..., Any]) -> Callable[[str], Any]:
     return build
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str], Any], attention: str) -> None:
-    model = adapted(attention)
+@pytest.mark.parametrize("padded_by", ["eager", "sdpa"])
+def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str) -> None:
+    model = adapted(padded_by)
     rows = examples(encoder)  # English and Chinese rows share only the system message
     shared = Collator(2, share_prefix=True)(rows)
-    assert shared["prefix_ids"].shape[1] >= 20
-    one = loss_and_gradients(model, [shared])
+    assert shared["input_ids"].numel() == sum(len(row["input_ids"]) for row in rows) - 5 * prefix_of(shared)
+    assert prefix_of(shared) >= 20
+    with attention.using(model, attention.NAME):
+        one = loss_and_gradients(model, [shared])
     other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
     assert one[0] == pytest.approx(other[0], rel=1e-5)
     assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
@@ -64,25 +79,92 @@ def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str]
 def test_label_only_logits_are_the_full_ones(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
     model = adapted("eager")
     batch = Collator(2, share_prefix=True)(examples(encoder))
-    logits, targets = supervised_logits(model, batch)
+    owners = [row for row, example in enumerate(examples(encoder)) for label in example["labels"] if label != IGNORED]
+    with torch.no_grad(), attention.using(model, attention.NAME):
+        logits, targets = supervised_logits(model, batch)
     with torch.no_grad():
         for row, example in enumerate(examples(encoder)):
             full = model(input_ids=torch.tensor([example["input_ids"]])).logits[0]
             places = [p for p, label in enumerate(example["labels"]) if label != IGNORED]
-            mine = [i for i, r in enumerate(_row_of_each_target(batch)) if r == row]
+            mine = [i for i, owner in enumerate(owners) if owner == row]
             assert targets[mine].tolist() == [example["labels"][p] for p in places]
             torch.testing.assert_close(logits[mine], full[[p - 1 for p in places]], rtol=1e-4, atol=1e-3)
 
 
-def _row_of_each_target(batch: dict[str, torch.Tensor]) -> list[int]:
-    return (batch["labels"] != IGNORED).nonzero()[:, 0].tolist()
+def test_rows_without_a_common_prefix_do_not_see_each_other(
+    encoder: PromptEncoder, adapted: Callable[[str], Any]
+) -> None:
+    model = adapted("eager")
+    rows = examples(encoder, slice(0, 3))
+    rows[0] = {key: values[1:] for key, values in rows[0].items()}
+    shared = Collator(2, share_prefix=True)(rows)
+    assert prefix_of(shared) == 0
+    with attention.using(model, attention.NAME):
+        one = loss_and_gradients(model, [shared])
+    other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+
+
+def test_checkpointed_layers_give_the_same_gradients(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
+    model = adapted("eager").train()
+    batch = Collator(2, share_prefix=True)(examples(encoder))
+    with attention.using(model, attention.NAME):
+        one = loss_and_gradients(model, [batch])
+        model.activation_checkpointing_enable()
+        other = loss_and_gradients(model, [batch])
+    assert one[0] == pytest.approx(other[0], rel=1e-6)
+    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-6
+
+
+def random_model(kind: str, encoder: PromptEncoder, **settings: Any) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=50_000, intermediate_size=64, **size, **settings)
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "shares"),
+    [
+        ("Llama", {}, True),
+        ("Qwen3", {"head_dim": 16}, True),
+        ("Mistral", {"sliding_window": 4096}, True),  # wider than any row
+        ("Mistral", {"sliding_window": 8}, False),
+        ("Gemma2", {"head_dim": 16, "attn_logit_softcapping": 0.01, "query_pre_attn_scalar": 1}, False),
+    ],
+)
+def test_the_self_test_tells_who_can_share(
+    encoder: PromptEncoder, kind: str, settings: dict[str, Any], shares: bool
+) -> None:
+    model = random_model(kind, encoder, **settings).train()
+    reason = cannot_share(model, examples(encoder), pad_id=2)
+    assert (reason is None) == shares, reason
+    assert model.training and model.config._attn_implementation == "eager"
+
+
+def test_recurrent_models_cannot_share(encoder: PromptEncoder) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=50_000, hidden_size=64, num_hidden_layers=2, state_size=4))
+    assert cannot_share(model, examples(encoder), pad_id=2) is not None
+
+
+def test_the_rows_of_a_batch_can_be_told(encoder: PromptEncoder) -> None:
+    rows = examples(encoder)
+    shared = Collator(2, share_prefix=True)(rows)
+    assert rows_of(shared) == [row["input_ids"][prefix_of(shared) :] for row in rows]
+    assert rows_of(Collator(2, share_prefix=False)(rows)) == [row["input_ids"] for row in rows]
 
 
 def test_accumulated_single_rows_are_one_batch(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
     model = adapted("eager")
     collate = Collator(2, share_prefix=True)
-    one = loss_and_gradients(model, [collate(examples(encoder))])
-    other = loss_and_gradients(model, [collate([row]) for row in examples(encoder)])
+    with attention.using(model, attention.NAME):
+        one = loss_and_gradients(model, [collate(examples(encoder))])
+        other = loss_and_gradients(model, [collate([row]) for row in examples(encoder)])
     assert one[0] == pytest.approx(other[0], rel=1e-5)
     assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
 

@@ -1,0 +1,58 @@
+"""What every benchmark needs: a process of its own per side, the matmul peak, a result file that names its origin."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fingpt_lora import capability, runs
+from fingpt_lora.atomic import write_json
+from fingpt_lora.console import note
+
+ROOT = Path(__file__).parents[1]
+Result = TypeVar("Result")
+
+
+def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a fresh process, so that its peak memory and its caches are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:
+    """Return the floating-point operations per second of a square matrix product, the median of ten."""
+    import torch
+
+    device = capability.detect().device
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    seconds = []
+    for _ in range(13):
+        start = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds[3:])
+
+
+def write_results(name: str, content: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/<name>.json`` with hardware, versions and commit."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    origin = {"hardware": capability.detect().as_dict(), "versions": runs.versions(), "commit": commit()}
+    write_json(path, {**content, **origin})
+    note(f"Results: {path.relative_to(ROOT)}")
+    return path
+
+
+def commit() -> str:
+    """Return the commit that was measured, marked where the tree differs from it."""
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or "unknown"

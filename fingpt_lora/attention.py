@@ -1,0 +1,121 @@
+"""Attention for a batch laid out as one sequence: a prefix that all rows share, then every row's own tokens.
+
+Everything but attention treats tokens one by one, so one sequence without padding is all that the layers need to
+see; only attention must know who belongs to whom. Each row attends to the prefix and to itself, the prefix to
+itself. Registered with transformers' ``AttentionInterface`` under the name ``shared_prefix``.
+
+Sharing a prompt within a preference pair or a rollout group is known (arXiv 2410.20305, 2605.15422); here it spans
+the rows of a supervised batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "shared_prefix"
+
+
+class Layout(NamedTuple):
+    """Where the rows of a sequence stand.
+
+    ``grid`` (rows, width) holds for each row the positions of its tokens in the sequence, shorter rows filled at the
+    right; ``places`` (tokens after the prefix,) holds for each of these tokens its place in the flattened grid.
+    """
+
+    grid: torch.Tensor
+    places: torch.Tensor
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within prefix and rows.
+
+    Args:
+        module: the attention layer, unused.
+        query: (1, heads, tokens, head size).
+        key: (1, key-value heads, tokens, head size), likewise ``value``.
+        attention_mask: unused; the layout says it all.
+        layout: see :class:`Layout`.
+        scaling: factor of the scores; None is one over the root of the head size.
+        dropout: dropout of the attention weights.
+
+    Returns:
+        (1, tokens, heads, head size) and None for the weights, as transformers expects.
+    """
+    grid, places = layout
+    rows, width = grid.shape
+    heads, tokens, size = query.shape[1:]
+    shared = tokens - places.shape[0]
+    cells = grid.flatten()
+
+    def by_row(states: torch.Tensor) -> torch.Tensor:  # (1, heads, tokens, size) -> (rows, heads, width, size)
+        return states[0].index_select(1, cells).view(-1, rows, width, size).transpose(0, 1)
+
+    prefix_key, prefix_value = key[:, :, :shared], value[:, :, :shared]
+    own = _attend(
+        by_row(query),
+        torch.cat([prefix_key.expand(rows, -1, -1, -1), by_row(key)], dim=2),
+        torch.cat([prefix_value.expand(rows, -1, -1, -1), by_row(value)], dim=2),
+        scaling,
+        dropout,
+    )
+    own = own.transpose(0, 1).reshape(heads, rows * width, size).index_select(1, places)
+    if shared:
+        prefix = _attend(query[:, :, :shared], prefix_key, prefix_value, scaling, dropout)
+        own = torch.cat([prefix[0], own], dim=1)
+    return own.transpose(0, 1)[None], None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float
+) -> torch.Tensor:
+    """Causal attention of the last positions to all.  # (rows, heads, queries, size)
+
+    Rows filled at the right need no mask of their own: no real token looks to its right.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    groups = query.shape[1] // key.shape[1]
+    allowed = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+    if not query.is_cpu:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        return scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout, scale=scaling)
+    # On a CPU the fused kernel's backward pass with a mask is slower than the plain products.
+    bias = torch.zeros_like(allowed, dtype=query.dtype).masked_fill(~allowed, torch.finfo(query.dtype).min)
+    # Query heads of one key head, one after the other: (rows, key heads, groups * queries, size).
+    folded = query.reshape(len(query), key.shape[1], groups * queries, query.shape[3])
+    scores = folded @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    weights = torch.softmax(scores + bias.repeat(groups, 1), dim=-1, dtype=torch.float32).to(query.dtype)
+    if dropout:
+        weights = drop(weights, dropout)
+    return (weights @ value).view(query.shape)
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+
+
+@contextlib.contextmanager
+def using(model: Any, implementation: str) -> Iterator[None]:
+    """Let a transformers model attend by another implementation for as long as the context lasts."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(implementation)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
