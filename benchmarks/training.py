@@ -36,30 +36,30 @@ SIDES = {
 }
 
 
-def plan_of(rows: Path, batching: str = "shared_prefix", dtype: str = "auto", quantization: str = "none") -> Plan:
+def plan_of(rows: Path, settings: dict[str, Any]) -> Plan:
     """Plan the PhraseBank recipe on the benchmark's rows, one epoch, nothing but training."""
     settings = {
         "data.path": rows,
         "data.format": "csv",
         "data.contradictions": "keep",
         "data.split.test": 0.02,
-        "model.quantization": quantization,
-        "model.dtype": dtype,
-        "training.batching": batching,
         "training.num_train_epochs": 1,
         "training.per_device_train_batch_size": BATCH,
+        "training.max_length": 2048,
+        **settings,
     }
     recipe = load_recipe(ROOT / "recipes" / "phrasebank.yaml", [f"{key}={value}" for key, value in settings.items()])
     return make_plan(recipe)
 
 
-def measure(side: str, rows: Path, options: dict[str, str]) -> dict[str, Any]:
+def measure(side: str, rows: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Train one side and return its figures; runs in a process of its own."""
     import torch
 
     from fingpt_lora import model as models
 
-    plan = plan_of(rows, side if side in ("padded", "length") else "shared_prefix", **options)
+    plan = plan_of(rows, {"training.batching": side if side in ("padded", "length") else "shared_prefix", **settings})
+    batch = plan.recipe.training["per_device_train_batch_size"]
     torch.set_num_threads(plan.machine.cores)
     peak = matmul_peak(plan.recipe.model.dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -68,12 +68,13 @@ def measure(side: str, rows: Path, options: dict[str, str]) -> dict[str, Any]:
     # The first step pays for allocation, and the last batch may be short.
     kept = seconds[1:-1]
     linear, adapter = _parameters(plan, models)
-    batches = _batches(plan)
-    required = statistics.mean(_necessary_flops(batch, linear, adapter) for batch in batches)
-    tokens = statistics.mean(sum(len(row) for row in batch) for batch in batches)
+    ordered = sorted((example.ids for example in plan.train), key=len)
+    batches = [ordered[i : i + batch] for i in range(0, len(ordered) - batch + 1, batch)]
+    required = statistics.mean(_necessary_flops(one, linear, adapter) for one in batches)
+    tokens = statistics.mean(sum(len(row) for row in one) for one in batches)
     step = statistics.mean(kept)
     return {
-        "rows_per_second": BATCH / step,
+        "rows_per_second": batch / step,
         "tokens_per_second": tokens / step,
         "step_seconds_median": statistics.median(kept),
         "first_step_seconds": seconds[0],
@@ -89,7 +90,8 @@ def _train_ours(plan: Plan, side: str, folder: Path) -> list[float]:
 
     from fingpt_lora import model as models
     from fingpt_lora.lora import FusedLinear
-    from fingpt_lora.train import fit, training_arguments
+    from fingpt_lora.train import training_arguments
+    from fingpt_lora.trainer import fit
 
     base = models.load_base(plan.recipe.model, plan.checkpoint, device=capability.detect().device)
     adapted = models.attach_adapter(base, plan.recipe)
@@ -108,7 +110,7 @@ def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
     from trl import SFTConfig, SFTTrainer
 
     from fingpt_lora import model as models
-    from fingpt_lora.trainer import StepTimer
+    from fingpt_lora.callbacks import StepTimer
 
     tuned = side == "trl_tuned"
     machine = capability.detect()
@@ -118,13 +120,14 @@ def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
     settings: dict[str, Any] = {"use_cpu": machine.device == "cpu", "bf16": machine.bf16}
     if tuned:
         settings |= {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
-    timer = StepTimer(BATCH)
+    batch = plan.recipe.training["per_device_train_batch_size"]
+    timer = StepTimer(batch)
     trainer = SFTTrainer(
         model=base,
         args=SFTConfig(
             output_dir=str(folder),
             num_train_epochs=1,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=batch,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
@@ -138,12 +141,6 @@ def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
     )
     trainer.train()
     return timer.seconds
-
-
-def _batches(plan: Plan) -> list[list[list[int]]]:
-    """Return the token ids of the batches that grouping by length makes."""
-    rows = sorted((example.ids for example in plan.train), key=len)
-    return [rows[i : i + BATCH] for i in range(0, len(rows) - BATCH + 1, BATCH)]
 
 
 def _parameters(plan: Plan, models: Any) -> tuple[int, int]:
@@ -213,23 +210,22 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=160, help="rows per set")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--dtype", default="auto", help="as model.dtype of a recipe")
-    parser.add_argument("--quantization", default="none", help="as model.quantization of a recipe")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the recipe, as ever")
     arguments = parser.parse_args()
-    options = {"dtype": arguments.dtype, "quantization": arguments.quantization}
+    given = dict(setting.split("=", 1) for setting in arguments.set)
     results: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in write_rows(arguments.phrasebank, arguments.rows, Path(folder)).items():
             rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
             for _ in range(arguments.rounds):
                 for side in arguments.sides:
-                    rounds[side].append(in_own_process(measure, side, rows, options))
+                    rounds[side].append(in_own_process(measure, side, rows, given))
                     note(f"{name}, {SIDES[side]}: {rounds[side][-1]['rows_per_second']:.2f} rows/s")
             results[name] = {
                 side: {key: statistics.median(one[key] for one in measured) for key in measured[0]}
                 for side, measured in rounds.items()
             }
-    settings = {"rows": arguments.rows, "rounds": arguments.rounds, "batch": BATCH, **options}
+    settings = {"rows": arguments.rows, "rounds": arguments.rounds, "batch": BATCH, **given}
     write_results("training", {"results": results, "settings": settings})
     sys.stdout.write(table(results) + "\n")
 

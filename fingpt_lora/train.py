@@ -9,18 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fingpt_lora import capability, checkpoints, runs
-from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
 from fingpt_lora.plan import Plan, make_plan
-from fingpt_lora.prompts import CONTRACT_FILE
 from fingpt_lora.recipe import OWN_TRAINING_FIELDS, load_recipe
 
 
@@ -33,6 +30,8 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
     recipe = load_recipe(path, overrides)
     note(f"fingpt-lora: {path} -> {recipe.output}")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:  # several processes would slow each other down, and disagree
+        capability.measure()
     plan = make_plan(recipe, world_size=world_size)
     folder = Path(recipe.output)
     state = runs.state_of(folder, plan.identity)
@@ -69,8 +68,10 @@ def _announce(plan: Plan, state: runs.State) -> None:
 def _carry_out(plan: Plan, folder: Path) -> None:
     from accelerate import PartialState
 
+    from fingpt_lora import compiling
     from fingpt_lora import model as models
     from fingpt_lora.evaluate import evaluate_base, evaluate_run, write_run
+    from fingpt_lora.trainer import fit
 
     args = training_arguments(plan, folder)
     state = PartialState()
@@ -96,7 +97,8 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         adapted.save_pretrained(folder / models.ADAPTER_FOLDER)
     alone = state.num_processes == 1  # sharded weights stay as they are
     used = models.merged_where_exact(adapted, plan.recipe.model) if alone else adapted
-    metrics = evaluate_run(plan, used, base_result, training)
+    with compiling.eagerly(used):
+        metrics = evaluate_run(plan, used, base_result, training)
     if is_main():
         write_run(plan, folder, metrics, training)
         runs.finish(folder)
@@ -117,6 +119,7 @@ def training_arguments(plan: Plan, folder: Path) -> Any:
     values = {key: value for key, value in plan.recipe.training.items() if key not in OWN_TRAINING_FIELDS}
     # transformers 5.23 names it anew and warns about the old name, which SFTConfig sets by itself.
     values["activation_checkpointing"] = values.pop("gradient_checkpointing", False)
+    values.pop("torch_compile", None)  # the Trainer would compile the model as one, anew for every layer and shape
     values.setdefault("report_to", "none")
     for name in [values["report_to"]] if isinstance(values["report_to"], str) else values["report_to"]:
         if name not in ("none", "all") and importlib.util.find_spec(name) is None:
@@ -140,83 +143,6 @@ def _use_all_cores(plan: Plan) -> None:
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(max(1, plan.machine.cores // local))
-
-
-def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) -> dict[str, Any]:
-    """Train the adapter and return what happened; the model holds the best or last weights afterwards."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, ProgressCallback
-
-    from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of
-    from fingpt_lora.evaluate import predict_split
-    from fingpt_lora.metrics import classification_metrics
-    from fingpt_lora.trainer import LabelTrainer, SaveContract, StepTimer, TrainingProgress
-
-    rows = [{"input_ids": example.ids, "labels": example.labels} for example in plan.train]
-    batching = plan.recipe.training.get("batching", "shared_prefix")
-    if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
-        note(f"training.batching = length  ({reason})")
-        batching = "length"
-    lengths = [len(example.ids) for example in plan.train]
-    groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
-    rows_per_step = args.per_device_train_batch_size * plan.world_size
-    sampler = (
-        GroupedSampler(lengths, groups, rows_per_step, args.data_seed or args.seed) if batching != "padded" else None
-    )
-    collator = Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix")
-
-    def validate(model: Any) -> Mapping[str, float]:
-        predictions = predict_split(plan, model, plan.splits.validation)
-        metrics = classification_metrics(predictions, bootstrap=100)
-        return {key: metrics[key] for key in ("macro_f1", "accuracy", "nll") if key in metrics}
-
-    def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
-        return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]
-
-    timer = StepTimer(rows_per_step * args.gradient_accumulation_steps)
-    write_contract = SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))
-    callbacks: list[Any] = [timer, write_contract]
-    if "tensorboard" in args.report_to:
-        from torch.utils.tensorboard import SummaryWriter
-        from transformers.integrations import TensorBoardCallback
-
-        # The Trainer would write under its own folder, which goes when the run is done.
-        args.report_to = [name for name in args.report_to if name != "tensorboard"]
-        callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs")) if is_main() else None))
-    patience = plan.recipe.training.get("early_stopping_patience")
-    if patience is not None:
-        threshold = float(plan.recipe.training.get("early_stopping_threshold", 0.0))
-        callbacks.append(EarlyStoppingCallback(patience, threshold))
-    trainer = LabelTrainer(
-        model=adapted,
-        args=args,
-        train_dataset=Dataset.from_list(rows),
-        eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
-        processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
-        data_collator=collator,
-        callbacks=callbacks,
-        sampler=sampler,
-        share_prefix=batching == "shared_prefix",
-        validate=validate if plan.splits.validation else None,
-        describe=describe,
-    )
-    for unwanted in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(unwanted)
-    trainer.add_callback(TrainingProgress())
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return {
-        "seconds": time.perf_counter() - start,
-        "rows_per_second": timer.rows_per_second,
-        "step_seconds": timer.seconds,
-        "peak_memory_gib": capability.peak_memory_gib(),
-        "rows": len(plan.train),
-        "epochs": trainer.state.epoch,
-        "steps": trainer.state.global_step,
-        "final_loss": next((e["loss"] for e in reversed(trainer.state.log_history) if "loss" in e), None),
-        "log_history": trainer.state.log_history,
-    }
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

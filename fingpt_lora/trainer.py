@@ -5,18 +5,113 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.utils.data import Sampler
-from transformers import ProgressCallback, TrainerCallback
+from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, ProgressCallback
+from transformers.integrations import TensorBoardCallback
 from trl import SFTTrainer
 
-from fingpt_lora import attention
-from fingpt_lora.batching import GroupedSampler, supervised_logits
+from fingpt_lora import attention, capability
+from fingpt_lora.atomic import write_json
+from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of, supervised_logits
+from fingpt_lora.callbacks import SaveContract, StepTimer, TrainingProgress
+from fingpt_lora.compiling import CompileWhenItPays, eagerly
+from fingpt_lora.console import is_main, note
 from fingpt_lora.errors import DivergenceError
+from fingpt_lora.evaluate import predict_split
+from fingpt_lora.metrics import classification_metrics
+from fingpt_lora.plan import Plan
+from fingpt_lora.prompts import CONTRACT_FILE
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
+
+
+def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) -> dict[str, Any]:
+    """Train the adapter and return what happened; the model holds the best or last weights afterwards.
+
+    Args:
+        plan: rows, prompts and settings.
+        folder: the run folder.
+        args: the ``trl.SFTConfig`` of the run.
+        adapted: the base model with its adapter.
+        resume: checkpoint to continue from, or None.
+    """
+    rows = [{"input_ids": example.ids, "labels": example.labels} for example in plan.train]
+    batching = plan.recipe.training.get("batching", "shared_prefix")
+    if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
+        note(f"training.batching = length  ({reason})")
+        batching = "length"
+    rows_per_batch = args.per_device_train_batch_size * plan.world_size
+    sampler = None
+    if batching != "padded":
+        groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
+        lengths = [len(example.ids) for example in plan.train]
+        sampler = GroupedSampler(lengths, groups, rows_per_batch, args.data_seed or args.seed)
+
+    def validate(model: Any) -> Mapping[str, float]:
+        predictions = predict_split(plan, model, plan.splits.validation)
+        metrics = classification_metrics(predictions, bootstrap=100)
+        return {key: metrics[key] for key in ("macro_f1", "accuracy", "nll") if key in metrics}
+
+    def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
+        return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]
+
+    timer = StepTimer(rows_per_batch * args.gradient_accumulation_steps)
+    trainer = LabelTrainer(
+        model=adapted,
+        callbacks=[timer, *_callbacks(plan, folder, args, adapted, timer)],
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
+        processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
+        data_collator=Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix"),
+        sampler=sampler,
+        share_prefix=batching == "shared_prefix",
+        validate=validate if plan.splits.validation else None,
+        describe=describe,
+        timer=timer,
+    )
+    for unwanted in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(unwanted)
+    trainer.add_callback(TrainingProgress())
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    return {
+        "seconds": time.perf_counter() - start,
+        "rows_per_second": timer.rows_per_second,
+        "step_seconds": timer.seconds,
+        "peak_memory_gib": capability.peak_memory_gib(),
+        "batching": batching,
+        "rows": len(plan.train),
+        "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "final_loss": next((e["loss"] for e in reversed(trainer.state.log_history) if "loss" in e), None),
+        "log_history": trainer.state.log_history,
+    }
+
+
+def _callbacks(plan: Plan, folder: Path, args: Any, adapted: Any, timer: StepTimer) -> list[Any]:
+    """Return what the recipe asks for beside the steps; takes TensorBoard out of ``args``."""
+    found: list[Any] = [SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))]
+    training = plan.recipe.training
+    wanted = training.get("torch_compile")
+    # Measured to pay for plain weights on a CPU only: bitsandbytes' products break the graph.
+    if wanted or (wanted is None and plan.machine.device == "cpu" and plan.recipe.model.quantization == "none"):
+        found.append(CompileWhenItPays(adapted, timer, bool(wanted), plan.machine.bf16))
+    if "tensorboard" in args.report_to:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+
+        # The Trainer would write under its own folder, which goes when the run is done.
+        args.report_to = [name for name in args.report_to if name != "tensorboard"]
+        found.append(TensorBoardCallback(SummaryWriter(str(folder / "logs")) if is_main() else None))
+    if training.get("early_stopping_patience") is not None:
+        threshold = float(training.get("early_stopping_threshold", 0.0))
+        found.append(EarlyStoppingCallback(training["early_stopping_patience"], threshold))
+    return found
 
 
 class LabelTrainer(SFTTrainer):  # type: ignore[misc]
@@ -27,6 +122,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         share_prefix: whether the collator lays a batch out as one sequence with a shared prefix.
         validate: scores the validation rows and returns metrics; runs where the Trainer evaluates.
         describe: batch -> texts of its rows, for the message when the loss diverges.
+        timer: counts the tokens of each step; one of the callbacks.
     """
 
     def __init__(
@@ -36,9 +132,10 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         share_prefix: bool,
         validate: Validate | None,
         describe: Callable[[Mapping[str, torch.Tensor]], Sequence[str]],
+        timer: StepTimer,
         **kwargs: Any,
     ) -> None:
-        self._sampler, self._validate, self._describe = sampler, validate, describe
+        self._sampler, self._validate, self._describe, self._timer = sampler, validate, describe, timer
         super().__init__(*args, **kwargs)
         self._share_prefix, self._attention = share_prefix, self.model.config._attn_implementation
         # TRL casts the adapter of a quantized base to bfloat16, which rounds small updates away and, without
@@ -60,6 +157,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return the negative log-likelihood of the answers, normalised as the Trainer asks."""
+        self._timer.count(inputs["input_ids"].numel())
         logits, targets = supervised_logits(model, inputs)
         total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
         items = len(targets) if num_items_in_batch is None else num_items_in_batch
@@ -77,7 +175,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         if self._validate is None:
             return {}
         start = time.perf_counter()
-        with attention.using(self.model, self._attention):
+        with attention.using(self.model, self._attention), eagerly(self.model):
             metrics = {f"eval_{key}": float(value) for key, value in self._validate(self.model).items()}
         metrics["eval_runtime"] = time.perf_counter() - start
         self.log(dict(metrics))
@@ -124,50 +222,3 @@ class LossWatch:
         if self.seen > 20 and self.average > max(self.floor, self.factor * self.best):
             return f"the loss ran away to {self.average:.2f} from {self.best:.2f}"
         return None
-
-
-class TrainingProgress(ProgressCallback):  # type: ignore[misc]
-    """The Trainer's progress bar, with the loss beside it instead of printed dictionaries."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show the newest figures in the bar."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            names = {"loss": "loss", "eval_macro_f1": "validation macro-F1"}
-            self._shown = getattr(self, "_shown", {})
-            self._shown |= {names[key]: f"{float(value):.3f}" for key, value in logs.items() if key in names}
-            self.training_bar.set_postfix(self._shown)
-
-
-class SaveContract(TrainerCallback):  # type: ignore[misc]
-    """Puts the prompt contract into every checkpoint, so that a checkpoint can be used by itself."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """Args: a function that writes the contract into a folder."""
-        self._write = write
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write it beside the adapter of the checkpoint just saved."""
-        if state.is_world_process_zero:
-            self._write(f"{args.output_dir}/checkpoint-{state.global_step}")
-
-
-class StepTimer(TrainerCallback):  # type: ignore[misc]
-    """Measures the time spent in training steps, validation and saving aside; ``seconds`` has one entry per step."""
-
-    def __init__(self, rows_per_step: int) -> None:
-        """Args: rows of one optimizer step over all processes."""
-        self.rows_per_step, self.seconds = rows_per_step, list[float]()
-        self._start = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop the clock."""
-        self.seconds.append(time.perf_counter() - self._start)
-
-    @property
-    def rows_per_second(self) -> float | None:
-        """Training rows per second, or None where no step ran."""
-        return self.rows_per_step * len(self.seconds) / sum(self.seconds) if self.seconds else None

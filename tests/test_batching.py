@@ -21,7 +21,7 @@ from fingpt_lora.batching import (
     supervised_logits,
 )
 from fingpt_lora.prompts import IGNORED, PromptEncoder
-from tests.conftest import LABELS, TEXTS
+from tests.conftest import LABELS, TEXTS, tiny_examples, tiny_llama
 
 
 def examples(encoder: PromptEncoder, rows: slice = slice(None)) -> list[dict[str, Any]]:
@@ -115,6 +115,27 @@ def test_checkpointed_layers_give_the_same_gradients(encoder: PromptEncoder, ada
         other = loss_and_gradients(model, [batch])
     assert one[0] == pytest.approx(other[0], rel=1e-6)
     assert (one[1] - other[1]).norm() / other[1].norm() < 1e-6
+
+
+def test_dropout_leaves_the_expected_loss() -> None:
+    """One mask for the prefix of all rows instead of one each: other draws, the same mean."""
+    model = tiny_llama(lora_dropout=0.3)
+
+    def losses(share_prefix: bool) -> torch.Tensor:
+        batch = Collator(0, share_prefix)(tiny_examples(4, 8))
+        found = []
+        for _ in range(300):
+            logits, targets = supervised_logits(model, batch)
+            found.append(torch.nn.functional.cross_entropy(logits, targets))
+        return torch.stack(found)
+
+    torch.manual_seed(5)
+    with torch.no_grad():
+        padded = losses(share_prefix=False)
+        with attention.using(model, attention.NAME):
+            shared = losses(share_prefix=True)
+    error = (shared.var() / len(shared) + padded.var() / len(padded)).sqrt()
+    assert shared.std() > 0 and abs(shared.mean() - padded.mean()) < 4 * error
 
 
 def random_model(kind: str, encoder: PromptEncoder, **settings: Any) -> Any:

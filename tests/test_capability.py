@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-from fingpt_lora import capability
+from pathlib import Path
+
+import pytest
+
+from fingpt_lora import capability, measured
 from fingpt_lora.capability import Machine
+from fingpt_lora.measured import Products
 from fingpt_lora.recipe import parse_recipe
 
 OLD_CPU = Machine("cpu", "old", 2, 8 << 30, bf16=False)
@@ -19,6 +24,40 @@ def test_precision_follows_the_hardware() -> None:
     assert filled("", OLD_CPU)["model.dtype"] == "float32" and filled("", OLD_CPU)["training.bf16"] is False
     assert filled("", NEW_CPU)["model.dtype"] == "bfloat16"
     assert filled("", GPU)["training.use_cpu"] is False and filled("", OLD_CPU)["training.use_cpu"] is True
+
+
+def test_a_measurement_overrules_the_flags() -> None:
+    claims = Machine("cpu", "claims", 2, 8 << 30, bf16=False, products=Products(float32=200.0, bfloat16=20.0))
+    item = next(i for i in capability.fill_in(parse_recipe(""), claims, base_bytes=1, train_rows=9))
+    assert item.value == "float32" and "0.1 times" in item.reason and "measured" in item.reason
+
+
+def test_the_processor_is_measured_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert measured.recall("this one", 1) is None
+    found = measured.measure("this one", 1)
+    assert found.float32 > 0.1 and found.bfloat16 > 0
+    assert measured.recall("this one", 1) == found and measured.recall("this one", 2) is None
+
+
+@pytest.mark.parametrize(("bfloat16", "expected"), [(100.0, False), (900.0, True)])
+def test_detection_reads_what_was_measured(bfloat16: float, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = capability.detect()
+    if plain.device != "cpu":
+        pytest.skip("a GPU decides here")
+    monkeypatch.setattr(measured, "recall", lambda name, cores: Products(float32=200.0, bfloat16=bfloat16))
+    capability.detect.cache_clear()
+    try:
+        assert capability.detect().bf16 is expected
+        capability.measure()  # nothing left to measure
+        assert capability.detect().products == Products(200.0, bfloat16)
+    finally:
+        capability.detect.cache_clear()
+
+
+def test_the_peak_memory_of_this_process_is_told() -> None:
+    peak = capability.peak_memory_gib()
+    assert peak is not None and 0.01 < peak < 1000
 
 
 def test_what_is_written_is_never_overruled() -> None:

@@ -106,7 +106,7 @@ def test_a_killed_run_continues_to_the_same_adapter(
     torch.set_num_threads(1)
     common = [*overrides, "training.save_steps=2", "evaluation.base_model=false"]
     whole = run_recipe(RECIPE, [*common, f"output={tmp_path / 'whole'}"])
-    from fingpt_lora.trainer import StepTimer
+    from fingpt_lora.callbacks import StepTimer
 
     begin = StepTimer.on_step_begin
 

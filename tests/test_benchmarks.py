@@ -1,0 +1,70 @@
+"""The benchmarks run, and count what they say they count. Their figures are not tested: they are measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scaling, sentiment, training
+
+ROOT = Path(__file__).parents[1]
+SENTENCES = [
+    ("Operating profit rose to EUR 13 mn from EUR 9 mn", "positive"),
+    ("The company will publish its report on Tuesday", "neutral"),
+    ("Sales fell by a fifth as orders dried up", "negative"),
+]
+
+
+@pytest.fixture
+def phrasebank(tmp_path: Path) -> Path:
+    path = tmp_path / "sentences.txt"
+    lines = [f"{text} in week {week} .@{label}" for week in range(30) for text, label in SENTENCES]
+    path.write_text("\n".join(lines) + "\n", encoding="latin-1")
+    return path
+
+
+def test_every_side_trains_on_the_same_rows(phrasebank: Path, small_base: Path, tmp_path: Path) -> None:
+    rows = training.write_rows(str(phrasebank), 56, tmp_path)
+    settings = {"model.base": small_base, "training.per_device_train_batch_size": 8, "model.dtype": "float32"}
+    found = {side: training.measure(side, rows["mixed"], settings) for side in training.SIDES}
+    for figures in found.values():
+        assert figures["steps"] >= 3 and figures["rows_per_second"] > 0
+        assert 0 < figures["share_of_matmul_peak"] < 1
+        tokens = figures["tokens_per_second"] / figures["rows_per_second"]
+        assert tokens == pytest.approx(found["fused"]["tokens_per_second"] / found["fused"]["rows_per_second"])
+    text = training.table({"mixed": found})
+    assert all(name in text for name in training.SIDES.values())
+
+
+def test_what_must_be_computed_is_the_prefix_once_and_each_rest() -> None:
+    batch = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3, 7]]
+    assert training._necessary_flops(batch, linear=10, adapter=0) == (3 + 1 + 2 + 1) * 4 * 10
+
+
+def test_scaling_draws_what_was_measured(phrasebank: Path, tmp_path: Path) -> None:
+    points = [("length", 64, 8), ("length", 128, 8), ("batch", 128, 1), ("batch", 128, 4)]
+    results = [
+        {"varied": varied, "length": length, "batch": batch, "side": side, "rows_per_second": 5.0}
+        for varied, length, batch in points
+        for side in scaling.COMPARED
+    ]
+    scaling.plot(results, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_the_sentiment_table_gives_mean_and_spread() -> None:
+    def outcome(accuracy: float) -> dict[str, object]:
+        figures = dict.fromkeys(sentiment.FIGURES, accuracy)
+        return {"test": figures, "train": {"seconds": 60.0}, "baselines": {"majority": dict.fromkeys(figures, 0.5)}}
+
+    text = sentiment.table({"tfns": [outcome(0.8), outcome(0.9)]})
+    assert "| TFNS | **this recipe** | 2 | 0.850 ± 0.071 |" in text and "| majority class | 1 | 0.500 |" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_results_name_their_origin(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["hardware"]["name"] and content["versions"]["torch"]
+    assert content["commit"] not in ("", "unknown")
