@@ -4,7 +4,8 @@
 
 Each seed is a whole run of ``recipes/phrasebank.yaml`` or ``recipes/tfns.yaml`` (the split stays the recipe's, the
 training seed changes). Runs are kept in ``--runs`` and continue where they were stopped. Writes
-``benchmarks/results/sentiment.json`` and prints the table that the README shows.
+``benchmarks/results/sentiment.json``, where a data set that is not named keeps its figures, and prints the table that
+the README shows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, write_results
+from benchmarks.common import ROOT, commit, write_results
 from fingpt_lora import runs
 
 FIGURES = ("accuracy", "weighted_f1", "macro_f1", "mcc", "ece")
@@ -39,6 +40,7 @@ def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
         "baselines": kept,
         "train": metrics["train"],
         "split_seed": 42,
+        "commit": commit(),
     }
 
 
@@ -87,6 +89,9 @@ def main() -> None:
         recipe: [train(recipe, data, seed, arguments.runs / f"{recipe}-{seed}") for seed in arguments.seeds]
         for recipe, data in named.items()
     }
+    saved = ROOT / "benchmarks" / "results" / "sentiment.json"
+    if saved.is_file():  # a data set that is not named keeps its figures
+        results = json.loads(saved.read_text(encoding="utf-8"))["results"] | results
     write_results("sentiment", {"results": results})
     sys.stdout.write(table(results) + "\n")
 
