@@ -30,6 +30,9 @@ def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "fingpt_lora.train", str(ROOT / "recipes" / f"{recipe}.yaml"), "--set"]
     command += [f"data.path={data}", f"training.seed={seed}", f"output={folder}"]
     subprocess.run(command, check=True)
+    origin = folder / "commit.txt"  # of the code that trained it, not of the one that collects the figures
+    if not origin.is_file():
+        origin.write_text(commit() + "\n", encoding="utf-8")
     metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     kept = {name: {key: figures.get(key) for key in FIGURES} for name, figures in metrics["baselines"].items()}
     return {
@@ -40,7 +43,7 @@ def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
         "baselines": kept,
         "train": metrics["train"],
         "split_seed": 42,
-        "commit": commit(),
+        "commit": origin.read_text(encoding="utf-8").strip(),
     }
 
 
