@@ -69,6 +69,7 @@ def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract,
     for section, keys in _FREE.items():
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content.pop("output")
+    content.pop("data")  # what it leads to are the rows; a file may have moved
     parts = [content, data_fingerprint, contract.hash, base]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -14,7 +14,8 @@ def test_the_fingerprint_covers_what_is_computed_and_nothing_else(contract: Prom
     def of(text: str, data: str = "d", base: str = "b") -> str:
         return runs.fingerprint(parse_recipe(text), data, contract, base)
 
-    assert of("") == of("output: elsewhere") == of("training: {logging_steps: 3, report_to: none, save_steps: 7}")
+    assert of("") == of("data: {path: moved.csv}") == of("output: elsewhere")
+    assert of("") == of("training: {logging_steps: 3, report_to: none, save_steps: 7}")
     others = [
         of("adapter: {r: 3}"),
         of("training: {seed: 1}"),
