@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fingpt_lora import capability, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import note
+from fingpt_lora.data import BadRow, stream_rows
+from fingpt_lora.sections import DataSection
+from fingpt_lora.tasks import SentimentTask
 
 ROOT = Path(__file__).parents[1]
 Result = TypeVar("Result")
@@ -22,6 +26,19 @@ def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function in a fresh process, so that its peak memory and its caches are its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+def sentences(phrasebank: str) -> list[tuple[str, str]]:
+    """Return text and label of the sentences of a copy of PhraseBank, in the file's order."""
+    rows = stream_rows(phrasebank, DataSection(format="phrasebank"), SentimentTask(3).aliases, require_label=True)
+    return [(row.text, str(row.label)) for row in rows if not isinstance(row, BadRow)]
+
+
+def write_rows(path: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    """Write texts and labels as a table that a recipe can read."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *rows])
+    return path
 
 
 def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:

@@ -9,13 +9,12 @@ Articles are joined from sentences of your copy of PhraseBank and shortened to t
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import in_own_process, write_results
+from benchmarks.common import in_own_process, sentences, write_results, write_rows
 from benchmarks.training import SIDES, measure
 from fingpt_lora.console import note
 
@@ -25,18 +24,11 @@ STEPS = 5
 COMPARED = ("trl_tuned", "fused")
 
 
-def write_rows(phrasebank: str, count: int, sentences: int, path: Path) -> Path:
-    """Write articles of many sentences each, long enough for every length."""
-    lines = Path(phrasebank).read_text(encoding="latin-1").splitlines()
-    rows = [line.rsplit("@", 1) for line in lines if "@" in line]
+def articles(rows: list[tuple[str, str]], count: int, parts: int) -> list[tuple[str, str]]:
+    """Return articles joined from so many sentences each, with the label of the first."""
     generator = random.Random(0)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("text", "label"))
-        for _ in range(count):
-            chosen = generator.sample(rows, sentences)
-            writer.writerow((" ".join(text for text, _ in chosen), chosen[0][1]))
-    return path
+    drawn = [generator.sample(rows, parts) for _ in range(count)]
+    return [(" ".join(text for text, _ in chosen), chosen[0][1]) for chosen in drawn]
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
@@ -44,16 +36,15 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, varied, label in zip(axes, ("length", "batch"), ("prompt tokens", "rows per batch"), strict=True):
+    drawn = (("length", LENGTHS, "prompt tokens"), ("batch", BATCHES, "rows per batch"))
+    for axis, (varied, ticks, label) in zip(axes, drawn, strict=True):
         for side in COMPARED:
             points = [one for one in results if one["varied"] == varied and one["side"] == side]
             axis.plot(
                 [one[varied] for one in points], [one["rows_per_second"] for one in points], "o-", label=SIDES[side]
             )
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="rows per second")
-        axis.set_xticks(
-            LENGTHS if varied == "length" else BATCHES, [str(x) for x in (LENGTHS if varied == "length" else BATCHES)]
-        )
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend()
@@ -66,11 +57,12 @@ def main() -> None:
     parser.add_argument("--phrasebank", required=True, help="Sentences_50Agree.txt")
     arguments = parser.parse_args()
     points = [("length", length, 8) for length in LENGTHS] + [("batch", 128, batch) for batch in BATCHES]
+    source = sentences(arguments.phrasebank)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for varied, length, batch in points:
             # Two per cent of the rows, and at least one of each label, are the recipe's test.
-            rows = write_rows(arguments.phrasebank, batch * STEPS + 6, length // 8, Path(folder) / "rows.csv")
+            rows = write_rows(Path(folder) / "rows.csv", articles(source, batch * STEPS + 6, length // 8))
             settings = {"training.max_length": length, "training.per_device_train_batch_size": batch}
             for side in COMPARED:
                 figures = in_own_process(measure, side, rows, settings)

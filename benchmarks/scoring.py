@@ -13,7 +13,6 @@ import argparse
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.common import in_own_process, matmul_peak, write_results
@@ -59,13 +58,10 @@ def measure(side: str, run: str, data: str, rows: int, long: bool) -> dict[str, 
     from fingpt_lora.predict import Predictor
     from fingpt_lora.scoring import score_labels
 
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, merge=side != "score_unmerged")
     model, encoder = predictor.model, predictor.encoder
     recipe = capability.for_inference(predictor.run.recipe, capability.detect())
     checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
-    if side == "score_unmerged":
-        base = models.load_base(recipe.model, checkpoint, device=capability.detect().device)
-        model = models.load_adapter(base, Path(run) / models.ADAPTER_FOLDER, recipe)
     test = load_splits(recipe.data.model_copy(update={"path": data}), encoder.task.aliases).test[:rows]
     if long:
         contract = make_contract(

@@ -10,7 +10,6 @@ copy of PhraseBank as they are, and articles of mixed length made by joining one
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import statistics
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, in_own_process, matmul_peak, write_results
+from benchmarks.common import ROOT, in_own_process, matmul_peak, sentences, write_results, write_rows
 from fingpt_lora import capability
 from fingpt_lora.console import note
 from fingpt_lora.plan import Plan, make_plan
@@ -168,22 +167,17 @@ def _necessary_flops(batch: Sequence[Sequence[int]], linear: int, adapter: int) 
     return tokens * (4.0 * linear + 6.0 * adapter)
 
 
-def write_rows(phrasebank: str, count: int, folder: Path) -> dict[str, Path]:
+def row_sets(phrasebank: str, count: int, folder: Path) -> dict[str, Path]:
     """Write the benchmark's rows: sentences as they are, and articles joined from one to sixteen of them."""
-    lines = Path(phrasebank).read_text(encoding="latin-1").splitlines()
-    rows = [tuple(line.rsplit("@", 1)) for line in lines if "@" in line]
+    rows = sentences(phrasebank)
     generator = random.Random(0)
     generator.shuffle(rows)
     mixed = []
     for text, label in rows[:count]:
         others = generator.sample(rows, generator.randint(0, 15))
         mixed.append((" ".join([text, *(other for other, _ in others)]), label))
-    written = {}
-    for name, content in (("phrasebank", rows[:count]), ("mixed", mixed)):
-        written[name] = folder / f"{name}.csv"
-        with written[name].open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([("text", "label"), *content])
-    return written
+    contents = {"phrasebank": rows[:count], "mixed": mixed}
+    return {name: write_rows(folder / f"{name}.csv", content) for name, content in contents.items()}
 
 
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
@@ -215,7 +209,7 @@ def main() -> None:
     given = dict(setting.split("=", 1) for setting in arguments.set)
     results: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in write_rows(arguments.phrasebank, arguments.rows, Path(folder)).items():
+        for name, rows in row_sets(arguments.phrasebank, arguments.rows, Path(folder)).items():
             rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
             for _ in range(arguments.rounds):
                 for side in arguments.sides:

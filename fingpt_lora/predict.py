@@ -36,8 +36,8 @@ class Predictor:
     model: torch.nn.Module
 
     @classmethod
-    def load(cls, folder: str | Path) -> Predictor:
-        """Open a run and load its base and adapter for this machine.
+    def load(cls, folder: str | Path, *, merge: bool = True) -> Predictor:
+        """Open a run and load its base and adapter for this machine, merged where that is exact and ``merge`` is set.
 
         Raises:
             FingptLoraError: the run is unfinished, its base is missing, or a contract does not match.
@@ -51,7 +51,7 @@ class Predictor:
         with quiet():
             base = models.load_base(here.model, checkpoint, device=machine.device)
             adapted = models.load_adapter(base, run.folder / models.ADAPTER_FOLDER, run.recipe)
-        return cls(run, encoder, models.merged_where_exact(adapted, here.model))
+        return cls(run, encoder, models.merged_where_exact(adapted, here.model) if merge else adapted)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share)."""

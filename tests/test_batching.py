@@ -45,6 +45,11 @@ def loss_and_gradients(model: Any, batches: list[dict[str, torch.Tensor]]) -> tu
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+def assert_same(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tensor], tolerance: float) -> None:
+    assert one[0] == pytest.approx(other[0], rel=tolerance)
+    assert (one[1] - other[1]).norm() / other[1].norm() < tolerance
+
+
 @pytest.fixture
 def adapted(shallow: Callable[..., Any]) -> Callable[[str], Any]:
     from peft import LoraConfig, get_peft_model
@@ -72,8 +77,7 @@ def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str]
     with attention.using(model, attention.NAME):
         one = loss_and_gradients(model, [shared])
     other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
-    assert one[0] == pytest.approx(other[0], rel=1e-5)
-    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+    assert_same(one, other, 1e-5)
 
 
 def test_label_only_logits_are_the_full_ones(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
@@ -102,8 +106,7 @@ def test_rows_without_a_common_prefix_do_not_see_each_other(
     with attention.using(model, attention.NAME):
         one = loss_and_gradients(model, [shared])
     other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
-    assert one[0] == pytest.approx(other[0], rel=1e-5)
-    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+    assert_same(one, other, 1e-5)
 
 
 def test_checkpointed_layers_give_the_same_gradients(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
@@ -113,8 +116,7 @@ def test_checkpointed_layers_give_the_same_gradients(encoder: PromptEncoder, ada
         one = loss_and_gradients(model, [batch])
         model.activation_checkpointing_enable()
         other = loss_and_gradients(model, [batch])
-    assert one[0] == pytest.approx(other[0], rel=1e-6)
-    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-6
+    assert_same(one, other, 1e-6)
 
 
 def test_dropout_leaves_the_expected_loss() -> None:
@@ -186,8 +188,7 @@ def test_accumulated_single_rows_are_one_batch(encoder: PromptEncoder, adapted: 
     with attention.using(model, attention.NAME):
         one = loss_and_gradients(model, [collate(examples(encoder))])
         other = loss_and_gradients(model, [collate([row]) for row in examples(encoder)])
-    assert one[0] == pytest.approx(other[0], rel=1e-5)
-    assert (one[1] - other[1]).norm() / other[1].norm() < 1e-5
+    assert_same(one, other, 1e-5)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=5))

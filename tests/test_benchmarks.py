@@ -26,7 +26,7 @@ def phrasebank(tmp_path: Path) -> Path:
 
 
 def test_every_side_trains_on_the_same_rows(phrasebank: Path, small_base: Path, tmp_path: Path) -> None:
-    rows = training.write_rows(str(phrasebank), 44, tmp_path)
+    rows = training.row_sets(str(phrasebank), 44, tmp_path)
     assert max(map(len, rows["mixed"].read_text().splitlines())) > 400
     settings = {"model.base": small_base, "training.per_device_train_batch_size": 8, "model.dtype": "float32"}
     found = {side: training.measure(side, rows["phrasebank"], settings) for side in ("trl_tuned", "length", "fused")}
