@@ -41,7 +41,10 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         for side in COMPARED:
             points = [one for one in results if one["varied"] == varied and one["side"] == side]
             axis.plot(
-                [one[varied] for one in points], [one["rows_per_second"] for one in points], "o-", label=SIDES[side]
+                [one[varied] for one in points],
+                [one["rows_per_second"] for one in points],
+                "o-",
+                label=SIDES[side].text,
             )
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="rows per second")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -67,7 +70,7 @@ def main() -> None:
             for side in COMPARED:
                 figures = in_own_process(measure, side, rows, settings)
                 results.append({"varied": varied, "length": length, "batch": batch, "side": side, **figures})
-                note(f"{length} tokens x {batch}, {SIDES[side]}: {figures['rows_per_second']:.2f} rows/s")
+                note(f"{length} tokens x {batch}, {SIDES[side].text}: {figures['rows_per_second']:.2f} rows/s")
     path = write_results("scaling", {"results": results})
     plot(results, path.with_suffix(".png"))
 

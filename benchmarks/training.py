@@ -1,10 +1,11 @@
-"""Training speed against plain TRL, on the same rows, model, adapter and precision, each side in a process of its own.
+"""Training speed against plain TRL and LLaMA-Factory, on the same rows, model, adapter and precision.
 
-    python -m benchmarks.training --phrasebank Sentences_50Agree.txt
+    python -m benchmarks.training --phrasebank Sentences_50Agree.txt [--llamafactory lf/bin/llamafactory-cli]
+    python -m benchmarks.training --phrasebank Sentences_50Agree.txt --table ablation
 
-Every side trains one epoch over the same rows, in rounds that alternate between the sides. Rows: sentences of your
-copy of PhraseBank as they are, and articles of mixed length made by joining one to sixteen of them. Writes
-``benchmarks/results/training.json`` and prints the tables that the README shows.
+Every side trains one epoch over the same rows in a process of its own, in rounds that alternate between the sides.
+Rows: sentences of your copy of PhraseBank as they are, and articles of mixed length made by joining one to sixteen of
+them. Writes ``benchmarks/results/training.json`` (or ``ablation.json``) and prints the table that the README shows.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from benchmarks import llamafactory
 from benchmarks.common import ROOT, in_own_process, matmul_peak, sentences, write_results, write_rows
 from fingpt_lora import capability
 from fingpt_lora.console import note
@@ -25,18 +28,46 @@ from fingpt_lora.plan import Plan, make_plan
 from fingpt_lora.recipe import load_recipe
 
 BATCH = 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to train; the fields below ``engine`` are the techniques of our own step."""
+
+    text: str
+    engine: Literal["ours", "trl", "llamafactory"] = "ours"
+    batching: Literal["padded", "length", "shared_prefix"] = "padded"
+    label_only: bool = True
+    fused: bool = False
+    compiled: bool = False
+
+
 SIDES = {
-    "trl": "TRL, its defaults",
-    "trl_tuned": "TRL, tuned: length grouping, eager attention, no checkpointing",
-    "padded": "label-only logits",
-    "length": "+ length grouping",
-    "shared_prefix": "+ shared prefix, without padding",
-    "fused": "+ fused LoRA: what a recipe gets",
+    "trl": Side("TRL, its defaults", "trl"),
+    "llamafactory": Side("LLaMA-Factory, its defaults", "llamafactory"),
+    "trl_tuned": Side("TRL, tuned: length grouping, eager attention, no checkpointing", "trl"),
+    "plain": Side("none: padded rows, vocabulary at every position", label_only=False),
+    "length_alone": Side("length grouping alone", batching="length", label_only=False),
+    "prefix_alone": Side("shared prefix alone", batching="shared_prefix", label_only=False),
+    "fused_alone": Side("fused LoRA alone", label_only=False, fused=True),
+    "compiled_alone": Side("compiled layers alone", label_only=False, compiled=True),
+    "padded": Side("label-only logits"),
+    "length": Side("label-only logits, length grouping", batching="length"),
+    "shared_prefix": Side("label-only logits, shared prefix", batching="shared_prefix"),
+    "fused": Side("+ fused LoRA: what a recipe gets", batching="shared_prefix", fused=True),
+    "compiled": Side("+ compiled layers: what a long run gets", batching="shared_prefix", fused=True, compiled=True),
+}
+TABLES = {
+    "training": ("trl", "llamafactory", "trl_tuned", "padded", "length", "shared_prefix", "fused", "compiled"),
+    "ablation": (
+        *("plain", "padded", "length_alone", "prefix_alone", "fused_alone", "compiled_alone"),
+        *("length", "shared_prefix", "fused", "compiled"),
+    ),
 }
 
 
 def plan_of(rows: Path, settings: dict[str, Any]) -> Plan:
-    """Plan the PhraseBank recipe on the benchmark's rows, one epoch, nothing but training."""
+    """Plan the PhraseBank recipe on the benchmark's rows, nothing but training in full batches."""
     settings = {
         "data.path": rows,
         "data.format": "csv",
@@ -44,6 +75,7 @@ def plan_of(rows: Path, settings: dict[str, Any]) -> Plan:
         "data.split.test": 0.02,
         "training.num_train_epochs": 1,
         "training.per_device_train_batch_size": BATCH,
+        "training.dataloader_drop_last": True,
         "training.max_length": 2048,
         **settings,
     }
@@ -51,21 +83,36 @@ def plan_of(rows: Path, settings: dict[str, Any]) -> Plan:
     return make_plan(recipe)
 
 
-def measure(side: str, rows: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train one side and return its figures; runs in a process of its own."""
+def measure(name: str, rows: Path, settings: dict[str, Any], executable: str = "") -> dict[str, Any]:
+    """Train one side and return its figures; runs in a process of its own.
+
+    Args:
+        name: one of ``SIDES``.
+        rows: table with text and label.
+        settings: of the recipe, beside or over those of the benchmark.
+        executable: ``llamafactory-cli`` of its own environment, for that side.
+    """
     import torch
 
     from fingpt_lora import model as models
 
-    plan = plan_of(rows, {"training.batching": side if side in ("padded", "length") else "shared_prefix", **settings})
+    side = SIDES[name]
+    # The layers are compiled after a few steps: a second epoch over the same batches is what is timed.
+    epochs = 2 if side.compiled else 1
+    chosen = {"batching": side.batching, "torch_compile": side.compiled, "num_train_epochs": epochs}
+    plan = plan_of(rows, {**{f"training.{key}": value for key, value in chosen.items()}, **settings})
     batch = plan.recipe.training["per_device_train_batch_size"]
     torch.set_num_threads(plan.machine.cores)
     peak = matmul_peak(plan.recipe.model.dtype)
     with tempfile.TemporaryDirectory() as folder:
-        train = _train_trl if side.startswith("trl") else _train_ours
-        seconds = train(plan, side, Path(folder))
-    # The first step pays for allocation, and the last batch may be short.
-    kept = seconds[1:-1]
+        if side.engine == "llamafactory":
+            seconds = llamafactory.train(executable, plan, Path(folder))
+        elif side.engine == "trl":
+            seconds = _train_trl(plan, name == "trl_tuned", Path(folder))
+        else:
+            seconds = _train_ours(plan, side, Path(folder))
+    # The first step pays for allocation.
+    kept = seconds[len(seconds) // 2 :] if side.compiled else seconds[1:]
     linear, adapter = _parameters(plan, models)
     ordered = sorted((example.ids for example in plan.train), key=len)
     batches = [ordered[i : i + batch] for i in range(0, len(ordered) - batch + 1, batch)]
@@ -76,15 +123,15 @@ def measure(side: str, rows: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "rows_per_second": batch / step,
         "tokens_per_second": tokens / step,
         "step_seconds_median": statistics.median(kept),
-        "first_step_seconds": seconds[0],
+        "slowest_step_seconds": max(seconds),
         "steps": len(kept),
         "share_of_matmul_peak": required / step / peak,
         "matmul_peak_gflops": peak / 1e9,
-        "peak_memory_gib": capability.peak_memory_gib(),
+        "peak_memory_gib": capability.peak_memory_gib(children=side.engine == "llamafactory"),
     }
 
 
-def _train_ours(plan: Plan, side: str, folder: Path) -> list[float]:
+def _train_ours(plan: Plan, side: Side, folder: Path) -> list[float]:
     from peft.tuners.lora import Linear
 
     from fingpt_lora import model as models
@@ -93,8 +140,10 @@ def _train_ours(plan: Plan, side: str, folder: Path) -> list[float]:
     from fingpt_lora.trainer import fit
 
     base = models.load_base(plan.recipe.model, plan.checkpoint, device=capability.detect().device)
+    if not side.label_only:
+        _compute_all_logits(base)
     adapted = models.attach_adapter(base, plan.recipe)
-    if side != "fused":
+    if not side.fused:
         for module in adapted.modules():
             if type(module) is FusedLinear:
                 module.__class__ = Linear
@@ -102,7 +151,23 @@ def _train_ours(plan: Plan, side: str, folder: Path) -> list[float]:
     return seconds
 
 
-def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
+def _compute_all_logits(model: Any) -> None:
+    """Let a causal model compute the vocabulary at every position and hand on those that were asked for."""
+    asked: list[Any] = []
+
+    def before(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        asked.append(kwargs.pop("logits_to_keep"))
+        return args, kwargs
+
+    def after(module: Any, args: Any, output: Any) -> Any:
+        output.logits = output.logits[:, asked.pop()]
+        return output
+
+    model.register_forward_pre_hook(before, with_kwargs=True)
+    model.register_forward_hook(after)
+
+
+def _train_trl(plan: Plan, tuned: bool, folder: Path) -> list[float]:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
@@ -111,7 +176,6 @@ def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
     from fingpt_lora import model as models
     from fingpt_lora.callbacks import StepTimer
 
-    tuned = side == "trl_tuned"
     machine = capability.detect()
     section = plan.recipe.model.model_copy(update={"attn_implementation": "eager" if tuned else "sdpa"})
     base = models.load_base(section, plan.checkpoint, device=machine.device)
@@ -130,6 +194,7 @@ def _train_trl(plan: Plan, side: str, folder: Path) -> list[float]:
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
+            dataloader_drop_last=True,
             dataloader_pin_memory=machine.device == "cuda",
             **settings,
         ),
@@ -183,16 +248,16 @@ def row_sets(phrasebank: str, count: int, folder: Path) -> dict[str, Path]:
 def table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Return the README's table."""
     lines = [
-        "| rows | side | rows/s | tokens/s | times TRL | share of matmul peak | peak memory |",
+        "| rows | side | rows/s | tokens/s | times the first | share of matmul peak | peak memory |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for name, sides in results.items():
         first = next(iter(sides.values()))["rows_per_second"]
         for side, figures in sides.items():
             lines.append(
-                f"| {name} | {SIDES[side]} | {figures['rows_per_second']:.2f} | {figures['tokens_per_second']:.0f} "
-                f"| {figures['rows_per_second'] / first:.1f} | {figures['share_of_matmul_peak']:.0%} "
-                f"| {figures['peak_memory_gib']:.1f} GiB |"
+                f"| {name} | {SIDES[side].text} | {figures['rows_per_second']:.2f} "
+                f"| {figures['tokens_per_second']:.0f} | {figures['rows_per_second'] / first:.1f} "
+                f"| {figures['share_of_matmul_peak']:.0%} | {figures['peak_memory_gib']:.1f} GiB |"
             )
     return "\n".join(lines)
 
@@ -201,26 +266,28 @@ def main() -> None:
     """Measure all sides in alternating rounds, write the results, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--phrasebank", required=True, help="Sentences_50Agree.txt")
+    parser.add_argument("--llamafactory", default="", help="llamafactory-cli of its own environment; left out without")
+    parser.add_argument("--table", choices=TABLES, default="training", help="which sides")
     parser.add_argument("--rows", type=int, default=160, help="rows per set")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the recipe, as ever")
     arguments = parser.parse_args()
     given = dict(setting.split("=", 1) for setting in arguments.set)
+    sides = [side for side in TABLES[arguments.table] if side != "llamafactory" or arguments.llamafactory]
     results: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in row_sets(arguments.phrasebank, arguments.rows, Path(folder)).items():
-            rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
+            rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
             for _ in range(arguments.rounds):
-                for side in arguments.sides:
-                    rounds[side].append(in_own_process(measure, side, rows, given))
-                    note(f"{name}, {SIDES[side]}: {rounds[side][-1]['rows_per_second']:.2f} rows/s")
+                for side in sides:
+                    rounds[side].append(in_own_process(measure, side, rows, given, arguments.llamafactory))
+                    note(f"{name}, {SIDES[side].text}: {rounds[side][-1]['rows_per_second']:.2f} rows/s")
             results[name] = {
                 side: {key: statistics.median(one[key] for one in measured) for key in measured[0]}
                 for side, measured in rounds.items()
             }
     settings = {"rows": arguments.rows, "rounds": arguments.rounds, "batch": BATCH, **given}
-    write_results("training", {"results": results, "settings": settings})
+    write_results(arguments.table, {"results": results, "settings": settings})
     sys.stdout.write(table(results) + "\n")
 
 

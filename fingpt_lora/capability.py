@@ -92,10 +92,14 @@ def measure() -> None:
         detect.cache_clear()
 
 
-def peak_memory_gib() -> float | None:
-    """Return this process's largest use so far of the memory that models live in; None where the system cannot say."""
+def peak_memory_gib(*, children: bool = False) -> float | None:
+    """Return this process's largest use so far of the memory that models live in; None where the system cannot say.
+
+    Args:
+        children: ask for the largest process that this one has started and seen end, in main memory.
+    """
     machine = detect()
-    if machine.device == "cuda":
+    if machine.device == "cuda" and not children:
         import torch
 
         return float(torch.cuda.max_memory_allocated()) / _GIB
@@ -103,7 +107,7 @@ def peak_memory_gib() -> float | None:
         import resource
     except ImportError:  # Windows
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return peak / (_GIB if platform.system() == "Darwin" else 1024**2)  # bytes there, kilobytes on Linux
 
 

@@ -51,12 +51,12 @@ def assert_same(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tenso
 
 
 @pytest.fixture
-def adapted(shallow: Callable[..., Any]) -> Callable[[str], Any]:
+def adapted(shallow: Callable[..., Any]) -> Callable[..., Any]:
     from peft import LoraConfig, get_peft_model
 
-    def build(attention: str) -> Any:
+    def build(attention: str, layers: int = 3) -> Any:
         model = get_peft_model(
-            shallow(3, attention), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+            shallow(layers, attention), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
         )
         torch.manual_seed(1)
         for name, parameter in model.named_parameters():
@@ -78,6 +78,25 @@ def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str]
         one = loss_and_gradients(model, [shared])
     other = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
     assert_same(one, other, 1e-5)
+
+
+def test_shared_prefix_is_padded_within_the_rounding_of_bfloat16(
+    encoder: PromptEncoder, adapted: Callable[..., Any]
+) -> None:
+    """Eight bits of mantissa, so a step of 2^-8 = 0.004: the layouts may differ as far as either does from float32."""
+    rows = examples(encoder, slice(0, 2))
+    exact = adapted("eager", layers=1)
+    truth = loss_and_gradients(exact, [Collator(2, share_prefix=False)(rows)])
+    model = exact.to(torch.bfloat16)
+    padded = loss_and_gradients(model, [Collator(2, share_prefix=False)(rows)])
+    with attention.using(model, attention.NAME):
+        shared = loss_and_gradients(model, [Collator(2, share_prefix=True)(rows)])
+
+    def away(one: tuple[float, torch.Tensor], other: tuple[float, torch.Tensor]) -> float:
+        return float((one[1].float() - other[1].float()).norm() / other[1].float().norm())
+
+    assert_same(shared, padded, 0.03)
+    assert away(shared, truth) < 1.5 * away(padded, truth) + 0.002
 
 
 def test_label_only_logits_are_the_full_ones(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:

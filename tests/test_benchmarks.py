@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import scaling, sentiment, training
+from benchmarks import llamafactory, scaling, sentiment, training
+from tests.conftest import tiny_llama
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = [
@@ -36,7 +38,26 @@ def test_every_side_trains_on_the_same_rows(phrasebank: Path, small_base: Path, 
         tokens = figures["tokens_per_second"] / figures["rows_per_second"]
         assert tokens == pytest.approx(found["fused"]["tokens_per_second"] / found["fused"]["rows_per_second"])
     text = training.table({"phrasebank": found})
-    assert all(training.SIDES[side] in text for side in found)
+    assert all(training.SIDES[side].text in text for side in found)
+
+
+def test_llama_factory_is_given_the_same_tokens(phrasebank: Path, small_base: Path, tmp_path: Path) -> None:
+    rows = training.row_sets(str(phrasebank), 44, tmp_path)["phrasebank"]
+    plan = training.plan_of(rows, {"model.base": small_base})
+    rendered = [
+        "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in conversation["messages"])
+        for conversation in llamafactory.conversations(plan)
+    ]
+    assert [text.strip() for text in rendered] == [plan.encoder.text(example.ids).strip() for example in plan.train]
+
+
+def test_the_vocabulary_of_all_positions_gives_the_same_logits() -> None:
+    model = tiny_llama().eval()
+    inputs = {"input_ids": torch.arange(8)[None], "logits_to_keep": torch.tensor([3, 5])}
+    with torch.no_grad():
+        kept = model(**inputs).logits
+        training._compute_all_logits(model.get_base_model())
+        torch.testing.assert_close(model(**inputs).logits, kept)
 
 
 def test_what_must_be_computed_is_the_prefix_once_and_each_rest() -> None:
