@@ -1,9 +1,10 @@
-"""What happens beside the training steps: progress, the prompt contract in every checkpoint, time."""
+"""What happens beside the training steps: progress, what else a checkpoint holds, time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback
@@ -21,17 +22,17 @@ class TrainingProgress(ProgressCallback):  # type: ignore[misc]
             self.training_bar.set_postfix(self._shown)
 
 
-class SaveContract(TrainerCallback):  # type: ignore[misc]
-    """Puts the prompt contract into every checkpoint, so that a checkpoint can be used by itself."""
+class OnSave(TrainerCallback):  # type: ignore[misc]
+    """Puts more into every checkpoint, beside what the Trainer writes."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """Args: a function that writes the contract into a folder."""
+    def __init__(self, write: Callable[[Path], None]) -> None:
+        """Args: a function that writes into a checkpoint's folder."""
         self._write = write
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write it beside the adapter of the checkpoint just saved."""
+        """Write into the checkpoint just saved."""
         if state.is_world_process_zero:
-            self._write(f"{args.output_dir}/checkpoint-{state.global_step}")
+            self._write(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class StepTimer(TrainerCallback):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fingpt_lora import measured
-from fingpt_lora.measured import Products
+from fingpt_lora.measured import Measured
 from fingpt_lora.sections import Recipe
 
 _GIB = 1024**3
@@ -32,7 +32,7 @@ class Machine:
     memory: int  # bytes of main memory
     bf16: bool  # whether bfloat16 matrix products run in hardware
     gpus: int = 0
-    products: Products | None = None  # of a processor, where they were measured before
+    measured: Measured | None = None  # of a processor, where it was measured before
 
     def as_dict(self) -> dict[str, Any]:
         """Return the machine for the manifest."""
@@ -43,8 +43,18 @@ class Machine:
             "memory_gib": round(self.memory / _GIB, 1),
             "bf16": self.bf16,
             "gpus": self.gpus,
-            "products_gflops": self.products and {k: round(v) for k, v in asdict(self.products).items()},
+            "measured": self.measured and {key: round(value, 1) for key, value in asdict(self.measured).items()},
         }
+
+    def attention(self, *, training: bool) -> str:
+        """Return the attention implementation of transformers that is the quickest here.
+
+        Args:
+            training: for padded rows with a backward pass (a shared prefix has its own); else for scoring.
+        """
+        if self.measured:
+            return self.measured.attention(training=training)
+        return "eager" if self.device == "cpu" else "sdpa"
 
 
 @dataclass(frozen=True)
@@ -78,16 +88,16 @@ def detect() -> Machine:
         if apple and torch.backends.mps.is_available():
             return Machine("mps", "Apple GPU", cores, memory, False)
     name, flags = _cpu()
-    products = measured.recall(name, cores)
+    known = measured.recall(name, cores)
     # Without units for it a bfloat16 product is emulated, element by element: far slower than float32.
-    bf16 = products.bfloat16 > _WORTH * products.float32 if products else bool(_BF16_FLAGS & flags)
-    return Machine("cpu", name, cores, memory, bf16, products=products)
+    bf16 = known.bfloat16 > _WORTH * known.float32 if known else bool(_BF16_FLAGS & flags)
+    return Machine("cpu", name, cores, memory, bf16, measured=known)
 
 
 def measure() -> None:
-    """Measure the processor where training will run on it and that was not done before (a second, and torch)."""
+    """Measure the processor where the work will run on it and that was not done before (a second or two, and torch)."""
     machine = detect()
-    if machine.device == "cpu" and machine.products is None:
+    if machine.device == "cpu" and machine.measured is None:
         measured.measure(machine.name, machine.cores)
         detect.cache_clear()
 
@@ -146,19 +156,22 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
 
     cpu = machine.device == "cpu"
     big = base_bytes > 2 * _GIB
-    if machine.products:
-        ratio = machine.products.bfloat16 / machine.products.float32
+    if machine.measured:
+        ratio = machine.measured.bfloat16 / machine.measured.float32
         reason = f"{machine.name} multiplies bfloat16 at {ratio:.2g} times the speed of float32, measured here"
     elif machine.bf16:
         reason = f"{machine.name} multiplies bfloat16 in hardware"
     else:
         reason = f"{machine.name} has no bfloat16 units; emulating them is far slower"
     fill("model.dtype", "bfloat16" if machine.bf16 else "float32", reason)
-    fill(
-        "model.attn_implementation",
-        "eager" if cpu else "sdpa",
-        "fastest in training at these lengths on a CPU" if cpu else "fused attention on the GPU",
-    )
+    if machine.measured:
+        reason = (
+            f"for scoring: sdpa takes {machine.measured.sdpa_scoring:.2g} ms, eager "
+            f"{machine.measured.eager_scoring:.2g} ms, measured here"
+        )
+    else:
+        reason = "plain products on a CPU" if cpu else "fused attention on the GPU"
+    fill("model.attn_implementation", machine.attention(training=False), reason)
     fill("training.use_cpu", cpu, "no GPU was found" if cpu else f"{machine.name} was found")
     if "training.fp16" not in written:
         fill("training.bf16", machine.bf16, "mixed precision only where the hardware has bfloat16")

@@ -45,6 +45,7 @@ class Predictor:
         run = open_run(folder)
         checkpoint = checkpoints.find_checkpoint(run.recipe.model.base, run.recipe.model.revision)
         encoder = PromptEncoder(run.contract, load_tokenizer(checkpoint), build_task(run.recipe.task))
+        capability.measure()
         machine = capability.detect()
         # The machine of use decides on precision, not the one of training.
         here = capability.for_inference(run.recipe, machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from trl import SFTTrainer
 from fingpt_lora import attention, capability
 from fingpt_lora.atomic import write_json
 from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of, supervised_logits
-from fingpt_lora.callbacks import SaveContract, StepTimer, TrainingProgress
+from fingpt_lora.callbacks import OnSave, StepTimer, TrainingProgress
 from fingpt_lora.compiling import CompileWhenItPays, eagerly
 from fingpt_lora.console import is_main, note
 from fingpt_lora.errors import DivergenceError
@@ -26,6 +27,8 @@ from fingpt_lora.evaluate import predict_split
 from fingpt_lora.metrics import classification_metrics
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import CONTRACT_FILE
+
+_SECONDS = "seconds.json"  # of a checkpoint: the training time until it
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
 
@@ -60,17 +63,24 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
         return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]
 
+    earlier = _seconds_until(resume)
+
+    def beside(checkpoint: Path) -> None:
+        # So that a checkpoint can be used by itself, and a continued run knows its whole time.
+        write_json(checkpoint / CONTRACT_FILE, plan.contract.to_json())
+        write_json(checkpoint / _SECONDS, earlier + time.perf_counter() - start)
+
     timer = StepTimer(rows_per_batch * args.gradient_accumulation_steps)
     trainer = LabelTrainer(
         model=adapted,
-        callbacks=[timer, *_callbacks(plan, folder, args, adapted, timer)],
+        callbacks=[timer, OnSave(beside), *_callbacks(plan, folder, args, adapted, timer)],
         args=args,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
         processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
         data_collator=Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix"),
         sampler=sampler,
-        share_prefix=batching == "shared_prefix",
+        attention_name=attention.NAME if batching == "shared_prefix" else _padded_attention(plan),
         validate=validate if plan.splits.validation else None,
         describe=describe,
         timer=timer,
@@ -81,7 +91,7 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return {
-        "seconds": time.perf_counter() - start,
+        "seconds": earlier + time.perf_counter() - start,
         "rows_per_second": timer.rows_per_second,
         "step_seconds": timer.seconds,
         "peak_memory_gib": capability.peak_memory_gib(),
@@ -94,9 +104,23 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     }
 
 
+def _seconds_until(checkpoint: Path | None) -> float:
+    """Return the training time that went into a checkpoint; 0 where there is none, or it does not tell."""
+    try:
+        return 0.0 if checkpoint is None else float(json.loads((checkpoint / _SECONDS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _padded_attention(plan: Plan) -> str:
+    """Return what the recipe names, else what is quickest for padded rows."""
+    is_open = any(item.key == "model.attn_implementation" for item in plan.filled)
+    return plan.machine.attention(training=True) if is_open else plan.recipe.model.attn_implementation
+
+
 def _callbacks(plan: Plan, folder: Path, args: Any, adapted: Any, timer: StepTimer) -> list[Any]:
     """Return what the recipe asks for beside the steps; takes TensorBoard out of ``args``."""
-    found: list[Any] = [SaveContract(lambda to: write_json(Path(to) / CONTRACT_FILE, plan.contract.to_json()))]
+    found: list[Any] = []
     training = plan.recipe.training
     wanted = training.get("torch_compile")
     # Measured to pay for plain weights on a CPU only: bitsandbytes' products break the graph.
@@ -119,7 +143,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
 
     Args (beside those of SFTTrainer):
         sampler: order of the training rows, or None for the Trainer's own.
-        share_prefix: whether the collator lays a batch out as one sequence with a shared prefix.
+        attention_name: the attention to train by; the model's own serves the validation rows.
         validate: scores the validation rows and returns metrics; runs where the Trainer evaluates.
         describe: batch -> texts of its rows, for the message when the loss diverges.
         timer: counts the tokens of each step; one of the callbacks.
@@ -129,7 +153,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         self,
         *args: Any,
         sampler: GroupedSampler | None,
-        share_prefix: bool,
+        attention_name: str,
         validate: Validate | None,
         describe: Callable[[Mapping[str, torch.Tensor]], Sequence[str]],
         timer: StepTimer,
@@ -137,7 +161,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> None:
         self._sampler, self._validate, self._describe, self._timer = sampler, validate, describe, timer
         super().__init__(*args, **kwargs)
-        self._share_prefix, self._attention = share_prefix, self.model.config._attn_implementation
+        self._attention_name, self._own_attention = attention_name, self.model.config._attn_implementation
         # TRL casts the adapter of a quantized base to bfloat16, which rounds small updates away and, without
         # bfloat16 units, slows every product; PEFT's own rule is float32.
         for parameter in self.model.parameters():
@@ -149,8 +173,8 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         return self._sampler if self._sampler is not None else super()._get_train_sampler(train_dataset)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; a shared prefix needs its own attention until the last backward pass."""
-        with attention.using(self.model, attention.NAME if self._share_prefix else self._attention):
+        """Train by the chosen attention, until the last backward pass."""
+        with attention.using(self.model, self._attention_name):
             return super().train(*args, **kwargs)
 
     def compute_loss(
@@ -175,7 +199,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         if self._validate is None:
             return {}
         start = time.perf_counter()
-        with attention.using(self.model, self._attention), eagerly(self.model):
+        with attention.using(self.model, self._own_attention), eagerly(self.model):
             metrics = {f"eval_{key}": float(value) for key, value in self._validate(self.model).items()}
         metrics["eval_runtime"] = time.perf_counter() - start
         self.log(dict(metrics))

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fingpt_lora import capability, measured
 from fingpt_lora.capability import Machine
-from fingpt_lora.measured import Products
+from fingpt_lora.measured import Measured
 from fingpt_lora.recipe import parse_recipe
 
 OLD_CPU = Machine("cpu", "old", 2, 8 << 30, bf16=False)
 NEW_CPU = Machine("cpu", "new", 8, 8 << 30, bf16=True)
+SLOW_BF16 = Measured(200.0, 20.0, eager_training=2.0, sdpa_training=9.0, eager_scoring=1.0, sdpa_scoring=0.5)
 GPU = Machine("cuda", "card", 8, 8 << 30, bf16=True, gpus=1)
 
 
@@ -27,7 +29,7 @@ def test_precision_follows_the_hardware() -> None:
 
 
 def test_a_measurement_overrules_the_flags() -> None:
-    claims = Machine("cpu", "claims", 2, 8 << 30, bf16=False, products=Products(float32=200.0, bfloat16=20.0))
+    claims = Machine("cpu", "claims", 2, 8 << 30, bf16=False, measured=SLOW_BF16)
     item = next(i for i in capability.fill_in(parse_recipe(""), claims, base_bytes=1, train_rows=9))
     assert item.value == "float32" and "0.1 times" in item.reason and "measured" in item.reason
 
@@ -37,6 +39,8 @@ def test_the_processor_is_measured_once_and_remembered(tmp_path: Path, monkeypat
     assert measured.recall("this one", 1) is None
     found = measured.measure("this one", 1)
     assert found.float32 > 0.1 and found.bfloat16 > 0
+    # A backward pass costs more than its forward pass alone.
+    assert found.eager_training > found.eager_scoring > 0 and found.sdpa_training > found.sdpa_scoring > 0
     assert measured.recall("this one", 1) == found and measured.recall("this one", 2) is None
 
 
@@ -45,14 +49,26 @@ def test_detection_reads_what_was_measured(bfloat16: float, expected: bool, monk
     plain = capability.detect()
     if plain.device != "cpu":
         pytest.skip("a GPU decides here")
-    monkeypatch.setattr(measured, "recall", lambda name, cores: Products(float32=200.0, bfloat16=bfloat16))
+    monkeypatch.setattr(measured, "recall", lambda name, cores: replace(SLOW_BF16, bfloat16=bfloat16))
     capability.detect.cache_clear()
     try:
         assert capability.detect().bf16 is expected
         capability.measure()  # nothing left to measure
-        assert capability.detect().products == Products(200.0, bfloat16)
+        assert capability.detect().measured == replace(SLOW_BF16, bfloat16=bfloat16)
     finally:
         capability.detect.cache_clear()
+
+
+def test_attention_is_the_quickest_for_its_use() -> None:
+    slow = Machine("cpu", "slow", 2, 8 << 30, bf16=False, measured=SLOW_BF16)
+    assert (slow.attention(training=True), slow.attention(training=False)) == ("eager", "sdpa")
+    item = next(
+        item
+        for item in capability.fill_in(parse_recipe(""), slow, base_bytes=1, train_rows=9)
+        if item.key == "model.attn_implementation"
+    )
+    assert item.value == "sdpa" and "eager 1 ms" in item.reason
+    assert OLD_CPU.attention(training=True) == "eager" and GPU.attention(training=True) == "sdpa"
 
 
 def test_the_peak_memory_of_this_process_is_told() -> None:

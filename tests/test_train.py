@@ -126,8 +126,11 @@ def test_a_killed_run_continues_to_the_same_adapter(
     with pytest.raises(RunError, match="is not finished"):
         runs.open_run(stopped)
     (checkpoint.parent / "checkpoint-4").mkdir()  # cut off while it was written
+    assert 0 < json.loads((checkpoint / "seconds.json").read_text()) < 900
+    (checkpoint / "seconds.json").write_text("1000.0")
     run_recipe(RECIPE, [*common, f"output={stopped}"])
     assert largest_difference(whole, stopped) < 1e-6
+    assert 1000 < json.loads((stopped / "metrics.json").read_text())["train"]["seconds"] < 1900  # of both parts
 
 
 def launch(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
