@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.common import in_own_process, matmul_peak, write_results
 from fingpt_lora import capability
 from fingpt_lora.console import note
-from fingpt_lora.prompts import PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.contract import load_tokenizer, make_contract
+from fingpt_lora.prompts import PromptEncoder
 
 BATCH = 32
 SIDES = {

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fingpt_lora import runs
+from fingpt_lora.contract import CONTRACT_FILE
 from fingpt_lora.plan import Plan
-from fingpt_lora.prompts import CONTRACT_FILE, IGNORED, Example
+from fingpt_lora.prompts import IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
 
 _BINS = 10

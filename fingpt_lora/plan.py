@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.capability import Filled, Machine
+from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.data import Row, Splits, load_splits
 from fingpt_lora.errors import DataError
-from fingpt_lora.prompts import Example, PromptContract, PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.prompts import Example, PromptEncoder
 from fingpt_lora.sections import Recipe
 from fingpt_lora.tasks import Task, build_task
 

@@ -16,11 +16,12 @@ import torch
 from fingpt_lora import capability, checkpoints
 from fingpt_lora import model as models
 from fingpt_lora.console import note, quiet
+from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, load_labelled, stream_rows
 from fingpt_lora.errors import DataError
 from fingpt_lora.evaluate import predict_rows
 from fingpt_lora.metrics import Predictions, classification_metrics
-from fingpt_lora.prompts import PromptEncoder, load_tokenizer
+from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.runs import Run, open_run
 from fingpt_lora.tasks import build_task
 

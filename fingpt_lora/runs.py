@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fingpt_lora.atomic import write_json, write_text
+from fingpt_lora.contract import CONTRACT_FILE, PromptContract
 from fingpt_lora.errors import RecipeError, RunError
-from fingpt_lora.prompts import CONTRACT_FILE, PromptContract
 from fingpt_lora.recipe import dump_recipe, parse_recipe
 from fingpt_lora.sections import Recipe
 

@@ -18,7 +18,8 @@ from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
 from fingpt_lora.plan import Plan, make_plan
-from fingpt_lora.recipe import OWN_TRAINING_FIELDS, load_recipe
+from fingpt_lora.recipe import load_recipe
+from fingpt_lora.validation import OWN_TRAINING_FIELDS
 
 
 def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:

@@ -22,11 +22,11 @@ from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of
 from fingpt_lora.callbacks import OnSave, StepTimer, TrainingProgress
 from fingpt_lora.compiling import CompileWhenItPays, eagerly
 from fingpt_lora.console import is_main, note
+from fingpt_lora.contract import CONTRACT_FILE
 from fingpt_lora.errors import DivergenceError
 from fingpt_lora.evaluate import predict_split
 from fingpt_lora.metrics import classification_metrics
 from fingpt_lora.plan import Plan
-from fingpt_lora.prompts import CONTRACT_FILE
 
 _SECONDS = "seconds.json"  # of a checkpoint: the training time until it
 

@@ -13,7 +13,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 from fingpt_lora import checkpoints
-from fingpt_lora.prompts import PromptContract, PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
+from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.tasks import SentimentTask
 
 TEXTS = [

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fingpt_lora.contract import CONTRACT_FILE, PromptContract, load_tokenizer, make_contract
 from fingpt_lora.errors import PromptError
-from fingpt_lora.prompts import CONTRACT_FILE, IGNORED, PromptContract, PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.prompts import IGNORED, PromptEncoder
 from fingpt_lora.tasks import SentimentTask
 from tests.conftest import LABELS, TEXTS
 

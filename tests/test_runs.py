@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fingpt_lora import runs
+from fingpt_lora.contract import PromptContract
 from fingpt_lora.errors import RunError
-from fingpt_lora.prompts import PromptContract
 from fingpt_lora.recipe import parse_recipe
 
 

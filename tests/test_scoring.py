@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fingpt_lora.contract import load_tokenizer, make_contract
 from fingpt_lora.generate import generate_answers
-from fingpt_lora.prompts import IGNORED, PromptEncoder, load_tokenizer, make_contract
+from fingpt_lora.prompts import IGNORED, PromptEncoder
 from fingpt_lora.scoring import discriminating_ids, score_labels
 from fingpt_lora.tasks import SentimentTask
 from tests.conftest import TEXTS

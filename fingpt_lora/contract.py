@@ -1,0 +1,171 @@
+"""The prompt contract: everything that must be the same in training and in use, saved beside the adapter.
+
+The frame around the article is rendered once from the model's chat template and frozen here, so a model is asked in
+exactly the words it was trained with. Torch is not needed: the tokenizer is the Rust one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
+from fingpt_lora.errors import PromptError
+from fingpt_lora.tasks.base import Language, Task
+
+CONTRACT_FILE = "prompt_contract.json"
+
+_PROBE = "Net sales rose 12.5 % to EUR 3.1bn; 净利润同比增长。 $ABC ↑ <|im_end|></s>"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the article in one language, and the answers, as text."""
+
+    before: str
+    after: str
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PromptContract:
+    """Everything that must be the same in training and in use; saved as ``prompt_contract.json``."""
+
+    task: str
+    template: Literal["chat", "fingpt"]
+    labels: tuple[str, ...]
+    frames: Mapping[Language, Frame]
+    end: str
+    add_bos: bool
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    max_length: int
+    tokenizer: str
+    version: int = 1
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over the contract, in hexadecimal."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract and its hash as plain JSON types."""
+        return {**asdict(self), "hash": self.hash}
+
+    @classmethod
+    def load(cls, folder: Path) -> PromptContract:
+        """Read the contract of a run.
+
+        Raises:
+            PromptError: the file is missing, unreadable, or was changed by hand.
+        """
+        path = folder / CONTRACT_FILE
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            stored = saved.pop("hash")
+            frames = {language: Frame(**frame) for language, frame in saved.pop("frames").items()}
+            for key in ("labels", "stop_ids"):
+                saved[key] = tuple(saved[key])
+            contract = cls(frames=frames, **saved)
+        except FileNotFoundError:
+            raise PromptError(f"'{folder}' has no {CONTRACT_FILE}: it is not a finished run of fingpt-lora.") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PromptError(f"'{path}' cannot be read as a prompt contract ({error}). Train the run again.") from None
+        if contract.hash != stored:
+            raise PromptError(
+                f"'{path}' does not match its own hash: it was changed after training, so the adapter would be asked "
+                "in other words than it learned. Restore the file or train again."
+            )
+        return contract
+
+
+def load_tokenizer(checkpoint: Path) -> Tokenizer:
+    """Load ``tokenizer.json`` of a checkpoint folder.
+
+    Raises:
+        PromptError: there is none, or it cannot be read.
+    """
+    path = checkpoint / "tokenizer.json"
+    if not path.is_file():
+        raise PromptError(f"'{checkpoint}' has no tokenizer.json. Save the tokenizer beside the weights and try again.")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises plain Exception
+        raise PromptError(f"'{path}' cannot be read as a tokenizer: {error}.") from None
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """Hash what a tokenizer does, not how its file is written: vocabulary size, added tokens, ids of a probe text."""
+    added = sorted((i, token.content, token.special) for i, token in tokenizer.get_added_tokens_decoder().items())
+    probe = tokenizer.encode(_PROBE, add_special_tokens=False).ids
+    return hashlib.sha256(json.dumps([tokenizer.get_vocab_size(), added, probe]).encode()).hexdigest()
+
+
+def make_contract(
+    task: Task,
+    checkpoint: Path,
+    *,
+    template: Literal["chat", "fingpt"],
+    system: str | None,
+    max_length: int,
+    tokenizer: Tokenizer | None = None,
+) -> PromptContract:
+    """Render the frame around an article once, for every language of the task, and freeze it.
+
+    Args:
+        task: what is asked, and the answers.
+        checkpoint: folder with ``tokenizer.json``, ``tokenizer_config.json`` and the chat template.
+        template: the model's chat template, or FinGPT's plain ``Instruction / Input / Answer``.
+        system: system message; None leaves the template's own default.
+        max_length: longest prompt with its answer, in tokens.
+        tokenizer: that of the checkpoint, where it is loaded already.
+
+    Raises:
+        PromptError: no usable chat template or end token.
+    """
+    tokenizer = tokenizer or load_tokenizer(checkpoint)
+    settings = tokenizer_settings(checkpoint)
+    eos = settings.get("eos_token")
+    eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None
+    if not isinstance(eos, str) or eos_id is None:
+        raise PromptError(f"The tokenizer in '{checkpoint}' names no eos_token, so an answer could never end.")
+    stop_ids = tuple(dict.fromkeys([eos_id, *generation_stops(checkpoint)]))
+    pad = settings.get("pad_token")
+    pad_id = tokenizer.token_to_id(pad) if isinstance(pad, str) else None
+    frames: dict[Language, Frame] = {}
+    end = eos
+    for language in task.languages:
+        if template == "chat":
+            before, after, end = chat_frame(settings, task.instruction(language), system, checkpoint)
+        else:
+            before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
+        frames[language] = Frame(before, after, {label: task.answer(label, language) for label in task.labels})
+    return PromptContract(
+        task=task.name,
+        template=template,
+        labels=task.labels,
+        frames=frames,
+        end=_up_to_stop(tokenizer, end, stop_ids, eos),
+        # A template that writes its own BOS must not get a second one.
+        add_bos=template == "fingpt" and bool(tokenizer.encode("").ids),
+        stop_ids=stop_ids,
+        pad_id=eos_id if pad_id is None else pad_id,
+        max_length=max_length,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+    )
+
+
+def _up_to_stop(tokenizer: Tokenizer, end: str, stop_ids: Sequence[int], eos: str) -> str:
+    """Keep what follows the answer up to its first stop token; a template without one gets the eos token."""
+    encoding = tokenizer.encode(end, add_special_tokens=False)
+    for token, (_, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+        if token in stop_ids:
+            return end[:stop]
+    return eos
