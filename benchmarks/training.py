@@ -28,6 +28,7 @@ from fingpt_lora.plan import Plan, make_plan
 from fingpt_lora.recipe import load_recipe
 
 BATCH = 16
+SETS = ("phrasebank", "mixed")
 
 
 @dataclass(frozen=True)
@@ -233,12 +234,12 @@ def _necessary_flops(batch: Sequence[Sequence[int]], linear: int, adapter: int) 
 
 
 def row_sets(phrasebank: str, count: int, folder: Path) -> dict[str, Path]:
-    """Write the benchmark's rows: sentences as they are, and articles joined from one to sixteen of them."""
+    """Write the benchmark's rows: sentences, and half as many articles joined from one to sixteen of them."""
     rows = sentences(phrasebank)
     generator = random.Random(0)
     generator.shuffle(rows)
     mixed = []
-    for text, label in rows[:count]:
+    for text, label in rows[: count // 2]:
         others = generator.sample(rows, generator.randint(0, 15))
         mixed.append((" ".join([text, *(other for other, _ in others)]), label))
     contents = {"phrasebank": rows[:count], "mixed": mixed}
@@ -268,7 +269,8 @@ def main() -> None:
     parser.add_argument("--phrasebank", required=True, help="Sentences_50Agree.txt")
     parser.add_argument("--llamafactory", default="", help="llamafactory-cli of its own environment; left out without")
     parser.add_argument("--table", choices=TABLES, default="training", help="which sides")
-    parser.add_argument("--rows", type=int, default=160, help="rows per set")
+    parser.add_argument("--rows", type=int, default=160, help="sentences; half as many articles")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the recipe, as ever")
     arguments = parser.parse_args()
@@ -276,7 +278,9 @@ def main() -> None:
     sides = [side for side in TABLES[arguments.table] if side != "llamafactory" or arguments.llamafactory]
     results: dict[str, dict[str, dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in row_sets(arguments.phrasebank, arguments.rows, Path(folder)).items():
+        written = row_sets(arguments.phrasebank, arguments.rows, Path(folder))
+        for name in arguments.sets:
+            rows = written[name]
             rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
             for _ in range(arguments.rounds):
                 for side in sides:
