@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
+from transformers import AutoTokenizer
 
+from fingpt_lora import model as models
 from fingpt_lora.console import note
 from fingpt_lora.plan import Plan, labels, texts
 
@@ -30,7 +31,7 @@ def train(executable: str, plan: Plan, folder: Path) -> list[float]:
     """
     training = plan.recipe.training
     settings: dict[str, Any] = {
-        "model_name_or_path": str(plan.checkpoint),
+        "model_name_or_path": str(_in_precision(plan, folder / "base")),
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "lora",
@@ -61,8 +62,8 @@ def train(executable: str, plan: Plan, folder: Path) -> list[float]:
         "tags": {**tags, "system_tag": "system"},
     }
     (folder / "dataset_info.json").write_text(json.dumps({"rows": described}), encoding="utf-8")
-    config = folder / "train.yaml"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = folder / "train.json"
+    config.write_text(json.dumps(settings), encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": str(plan.machine.cores), "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(
         [executable, "train", str(config)], env=environment, capture_output=True, text=True, check=False
@@ -74,6 +75,13 @@ def train(executable: str, plan: Plan, folder: Path) -> list[float]:
     elapsed = [_seconds(entry["elapsed_time"]) for entry in entries if "loss" in entry]
     note(f"llamafactory: {len(elapsed)} steps, loss {entries[0]['loss']:.3f}")
     return [after - before for before, after in zip([0.0, *elapsed], elapsed, strict=False)]
+
+
+def _in_precision(plan: Plan, folder: Path) -> Path:
+    """Save the base in the precision of all sides: LLaMA-Factory computes in that of the checkpoint."""
+    models.load_base(plan.recipe.model, plan.checkpoint, device="cpu").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(plan.checkpoint).save_pretrained(folder)
+    return folder
 
 
 def conversations(plan: Plan) -> list[dict[str, Any]]:
