@@ -62,7 +62,7 @@ def train(executable: str, plan: Plan, folder: Path) -> list[float]:
         "tags": {**tags, "system_tag": "system"},
     }
     (folder / "dataset_info.json").write_text(json.dumps({"rows": described}), encoding="utf-8")
-    config = folder / "train.json"
+    config = folder / "train.yaml"  # JSON is YAML, and its reader of .json files fails
     config.write_text(json.dumps(settings), encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": str(plan.machine.cores), "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(
