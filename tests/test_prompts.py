@@ -101,8 +101,9 @@ def test_only_the_article_is_shortened(checkpoint: Path, task: SentimentTask, li
 
 
 def test_a_limit_that_leaves_no_room_is_an_error(checkpoint: Path, task: SentimentTask) -> None:
+    contract = make_contract(task, checkpoint, template="chat", system=None, max_length=40)
     with pytest.raises(PromptError, match=r"training.max_length: 40 tokens leave no room"):
-        make_contract(task, checkpoint, template="chat", system=None, max_length=40)
+        PromptEncoder(contract, load_tokenizer(checkpoint), task)
 
 
 def test_an_empty_row_is_an_error(encoder: PromptEncoder) -> None:
