@@ -3,8 +3,9 @@
     python -m benchmarks.scoring --run runs/phrasebank --phrasebank Sentences_50Agree.txt
 
 ``--run`` is a finished run of ``recipes/phrasebank.yaml``. Rows come from its test split. Measured with the run's own
-short instruction and with a long one, as an event schema has. Writes ``benchmarks/results/scoring.json`` and prints
-the table that the README shows.
+short instruction and with a long one, as an event schema has. Generation takes its batches in the file's order, as
+FinGPT's benchmark does, and of near lengths, as ours does. Writes ``benchmarks/results/scoring.json`` and prints the
+table that the README shows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from fingpt_lora.prompts import PromptEncoder
 
 BATCH = 32
 SIDES = {
-    "generate": "greedy generation, merged",
+    "generate": "greedy generation, merged, batches in the file's order",
+    "generate_sorted": "greedy generation, merged, batches of near lengths",
     "score_unmerged": "label scoring, adapter beside the base",
     "score": "label scoring, merged: what evaluate and predict do",
 }
@@ -73,8 +75,13 @@ def measure(side: str, run: str, data: str, rows: int, long: bool) -> dict[str, 
     longest = max(len(ids) for ids in encoder.answer_ids("en").values())
 
     def answers(some: list[str]) -> list[str | None]:
-        if side == "generate":
-            written = generate_answers(model, encoder, some, batch_size=BATCH, max_new_tokens=longest)
+        if side.startswith("generate"):
+            parts = [some] if side == "generate_sorted" else [some[i : i + BATCH] for i in range(0, len(some), BATCH)]
+            written = [
+                answer
+                for part in parts
+                for answer in generate_answers(model, encoder, part, batch_size=BATCH, max_new_tokens=longest)
+            ]
             return [encoder.task.parse(answer, "en") for answer in written]
         scores = score_labels(model, encoder, some, batch_size=BATCH)
         return [encoder.contract.labels[i] for i in scores.argmax(axis=1)]

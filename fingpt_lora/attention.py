@@ -26,11 +26,14 @@ class Layout(NamedTuple):
     """Where the rows of a sequence stand.
 
     ``grid`` (rows, width) holds for each row the positions of its tokens in the sequence, shorter rows filled at the
-    right; ``places`` (tokens after the prefix,) holds for each of these tokens its place in the flattened grid.
+    right; ``places`` (tokens after the prefix,) holds for each of these tokens its place in the flattened grid;
+    ``allowed`` (rows, width, width), where a row branches, says which of its tokens look at which, and None that each
+    looks at those before it. What the grid does not hold is the prefix: in the sequence, or in a key/value cache.
     """
 
     grid: torch.Tensor
     places: torch.Tensor
+    allowed: torch.Tensor | None = None
 
 
 def shared_prefix_attention(
@@ -50,7 +53,7 @@ def shared_prefix_attention(
     Args:
         module: the attention layer, unused.
         query: (1, heads, tokens, head size).
-        key: (1, key-value heads, tokens, head size), likewise ``value``.
+        key: (1, key-value heads, cached and other tokens, head size), likewise ``value``.
         attention_mask: unused; the layout says it all.
         layout: see :class:`Layout`.
         scaling: factor of the scores; None is one over the root of the head size.
@@ -59,41 +62,47 @@ def shared_prefix_attention(
     Returns:
         (1, tokens, heads, head size) and None for the weights, as transformers expects.
     """
-    grid, places = layout
+    grid, places, allowed = layout
     rows, width = grid.shape
     heads, tokens, size = query.shape[1:]
-    shared = tokens - places.shape[0]
+    ahead = tokens - places.shape[0]  # of the prefix, in this sequence
+    shared = key.shape[2] - places.shape[0]
     cells = grid.flatten()
 
     def by_row(states: torch.Tensor) -> torch.Tensor:  # (1, heads, tokens, size) -> (rows, heads, width, size)
         return states[0].index_select(1, cells).view(-1, rows, width, size).transpose(0, 1)
 
-    prefix_key, prefix_value = key[:, :, :shared], value[:, :, :shared]
-    own = _attend(
-        by_row(query),
-        torch.cat([prefix_key.expand(rows, -1, -1, -1), by_row(key)], dim=2),
-        torch.cat([prefix_value.expand(rows, -1, -1, -1), by_row(value)], dim=2),
-        scaling,
-        dropout,
-    )
+    def with_prefix(states: torch.Tensor) -> torch.Tensor:  # (rows, heads, shared + width, size)
+        return torch.cat([states[:, :, :shared].expand(rows, -1, -1, -1), by_row(states[:, :, -tokens:])], dim=2)
+
+    own = _attend(by_row(query), with_prefix(key), with_prefix(value), scaling, dropout, allowed)
     own = own.transpose(0, 1).reshape(heads, rows * width, size).index_select(1, places)
-    if shared:
-        prefix = _attend(query[:, :, :shared], prefix_key, prefix_value, scaling, dropout)
+    if ahead:
+        prefix = _attend(query[:, :, :ahead], key[:, :, :shared], value[:, :, :shared], scaling, dropout)
         own = torch.cat([prefix[0], own], dim=1)
     return own.transpose(0, 1)[None], None
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, dropout: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+    among: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Causal attention of the last positions to all.  # (rows, heads, queries, size)
+    """Attention of the last positions to all, causal where ``among`` themselves does not say otherwise.
 
     Rows filled at the right need no mask of their own: no real token looks to its right.
+
+    # (rows, heads, queries, size)
     """
     queries, keys = query.shape[2], key.shape[2]
     groups = query.shape[1] // key.shape[1]
     allowed = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
-    if not query.is_cpu:
+    if among is not None:
+        allowed = torch.cat([allowed[:, : keys - queries].expand(len(among), -1, -1), among], dim=2)[:, None]
+    if not query.is_cpu or not torch.is_grad_enabled():
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout, scale=scaling)
     # On a CPU the fused kernel's backward pass with a mask is slower than the plain products.
@@ -101,7 +110,8 @@ def _attend(
     # Query heads of one key head, one after the other: (rows, key heads, groups * queries, size).
     folded = query.reshape(len(query), key.shape[1], groups * queries, query.shape[3])
     scores = folded @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = torch.softmax(scores + bias.repeat(groups, 1), dim=-1, dtype=torch.float32).to(query.dtype)
+    bias = torch.cat([bias] * groups, dim=-2)
+    weights = torch.softmax(scores + bias, dim=-1, dtype=torch.float32).to(query.dtype)
     if dropout:
         weights = drop(weights, dropout)
     return (weights @ value).view(query.shape)

@@ -23,6 +23,9 @@ from fingpt_lora import attention
 from fingpt_lora.attention import Layout
 from fingpt_lora.prompts import IGNORED
 
+# What two layouts of the same rows may differ by, in nats, by whether they are computed in float32: rounding alone
+# reaches 1e-5 there and a few hundredths in half precision.
+SAME_LOG_PROBS = {True: 1e-3, False: 0.25}
 _WINDOW = 50  # batches among which rows are sorted by length; enough to leave little padding, few enough to stay random
 
 
@@ -151,9 +154,7 @@ def cannot_share(model: Any, examples: Sequence[Mapping[str, Any]], pad_id: int)
     finally:
         model.train(was_training)
     difference = (shared - padded).abs().max().item()
-    # Rounding alone reaches a few hundredths of a nat in half precision, and 1e-5 in float32.
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.25
-    if difference <= tolerance:  # false for NaN, too
+    if difference <= SAME_LOG_PROBS[model.dtype == torch.float32]:  # false for NaN, too
         return None
     return f"this model computes something else with it (log-probabilities differ by {difference:.2g})"
 

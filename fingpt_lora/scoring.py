@@ -1,24 +1,33 @@
 """The only place where logits become labels: the log-probability of every possible answer, exactly.
 
-For a batch, the shared prefix is computed once; each row's remainder and the tokens of all candidate answers run
-in one forward, the answers side by side as branches of a tree (positions restarted, attention masked to the row
-and the branch itself). So an answer of several tokens costs no more than its tokens.
+The prefix that all prompts share is computed once per call. A batch is one sequence without padding: each row's own
+tokens, then the tokens of all candidate answers as branches of a tree (positions restarted, each attending to its row
+and itself). So an answer of several tokens costs no more than its tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
-from fingpt_lora.batching import common_prefix, pad_left
+from fingpt_lora import attention
+from fingpt_lora.attention import Layout
+from fingpt_lora.batching import SAME_LOG_PROBS, common_prefix, pad_left
+from fingpt_lora.console import note
 from fingpt_lora.errors import ModelError
-from fingpt_lora.prompts import Prompt, PromptEncoder
+from fingpt_lora.prompts import PromptEncoder
 
 Progress = Callable[[int], None]
+Rows = Sequence[Sequence[int]]
+
+# Longest prompt with which a model was found to compute the same in one sequence; -1 where it does not.
+_PROVEN: weakref.WeakKeyDictionary[torch.nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def score_labels(
@@ -32,9 +41,12 @@ def score_labels(
     """Return log-probabilities of the labels, normalised over the labels.  # (texts, labels), float64
 
     The model is left in the mode (training or evaluation) in which it came.
+
+    Raises:
+        ModelError: the model's output is no number.
     """
     scores = np.zeros((len(texts), len(encoder.contract.labels)))
-    prompts = encoder.prompts(texts)
+    prompts = [prompt.ids for prompt in encoder.prompts(texts)]
     languages = [encoder.task.language(text) for text in texts]
     was_training = model.training
     model.eval()
@@ -42,22 +54,36 @@ def score_labels(
         with torch.inference_mode():
             for language in dict.fromkeys(languages):
                 answers = discriminating_ids(list(encoder.answer_ids(language).values()), encoder.contract.stop_ids)
-                rows = [i for i, own in enumerate(languages) if own == language]
-                # Near lengths together: a batch is as wide as its longest row.
-                rows.sort(key=lambda i: len(prompts[i].ids))
-                shared = common_prefix([prompts[i].ids for i in rows])
-                prefix = prefix_cache(model, _ids(model, [prompts[rows[0]].ids[:shared]])) if shared else None
-                for start in range(0, len(rows), batch_size):
-                    part = rows[start : start + batch_size]
-                    scores[part] = _score_batch(model, prefix, shared, [prompts[i] for i in part], answers, encoder)
+                # Near lengths together: attention is as wide as a batch's longest row.
+                rows = sorted((i for i, own in enumerate(languages) if own == language), key=lambda i: len(prompts[i]))
+                own = [prompts[i] for i in rows]
+                one_sequence = len(own) > 1 and _computes_the_same(model, own, answers, encoder.contract.pad_id)
+                batches = (
+                    _one_sequence(model, own, answers, batch_size)
+                    if one_sequence
+                    else _padded(model, own, answers, batch_size, encoder.contract.pad_id)
+                )
+                done = 0
+                for found in batches:
+                    part = rows[done : done + len(found)]
+                    scores[part] = _normalised(found)
+                    done += len(found)
                     if progress:
-                        progress(len(part))
+                        progress(len(found))
     finally:
         model.train(was_training)
     return scores
 
 
-def discriminating_ids(answers: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> list[list[int]]:
+def _normalised(totals: torch.Tensor) -> np.ndarray:
+    result: np.ndarray = torch.log_softmax(totals, dim=1).cpu().numpy()
+    if not np.isfinite(result).all():
+        # The largest of NaNs is the first label: a broken model would look like a one-sided one.
+        raise ModelError("The model's label probabilities are not numbers. Set model.dtype: float32 and run again.")
+    return result
+
+
+def discriminating_ids(answers: Rows, stop_ids: Sequence[int]) -> list[list[int]]:
     """Drop the end of turn from the answers where they differ without it.
 
     Where no answer is the beginning of another, the probability of an answer is already told by its own tokens;
@@ -71,88 +97,120 @@ def discriminating_ids(answers: Sequence[Sequence[int]], stop_ids: Sequence[int]
     return bare
 
 
-def prefix_cache(model: torch.nn.Module, prefix_ids: torch.Tensor) -> DynamicCache:
-    """Run the shared prefix once and return its keys and values.  # per layer (1, heads, shared, head size)"""
-    cache: DynamicCache = model(input_ids=prefix_ids, use_cache=True, logits_to_keep=1).past_key_values
-    return cache
+def _computes_the_same(model: torch.nn.Module, prompts: Rows, answers: Rows, pad_id: int) -> bool:
+    """Try the longest and the shortest prompt both ways, once per model and again for much longer prompts."""
+    proven, longest = _PROVEN.get(model, 0), max(map(len, prompts))
+    if proven < 0 or longest <= proven:
+        return proven > 0
+    rows = [min(prompts, key=len), max(prompts, key=len)]
+    padded = torch.cat(list(_padded(model, rows, answers, 2, pad_id)))
+    try:
+        difference = (torch.cat(list(_one_sequence(model, rows, answers, 1))) - padded).abs().max().item()
+        reason = f"log-probabilities would differ by {difference:.2g}"
+    except Exception as error:  # whatever a model's own code does with arguments that it does not know
+        difference, reason = float("nan"), f"the model refuses one sequence: {type(error).__name__}"
+    same = difference <= SAME_LOG_PROBS[model.dtype == torch.float32]  # false for NaN, too
+    # Not only as long as these: otherwise every chunk of a file with one longer row would be tried again.
+    _PROVEN[model] = longest * 5 // 4 if same else -1
+    if not same and torch.isfinite(padded).all():
+        note(f"scoring computes whole padded rows  ({reason})")
+    return same
 
 
-def expand_cache(cache: DynamicCache, rows: int) -> DynamicCache:
-    """Return the prefix's keys and values for ``rows`` rows, as views; the given cache is left untouched."""
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
-    return DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in layers])
+def _padded(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int, pad_id: int) -> Iterator[torch.Tensor]:
+    """Yield, batch by batch, the log-probabilities of the answers by whole sequences.  # (rows, answers), float64"""
+    device = next(model.parameters()).device
+    # Every token of an answer but its last, whose logits nobody asks for.
+    branches = list(dict.fromkeys(tuple(answer[:-1]) for answer in answers))
+    for batch in _batches(prompts, max(1, rows // len(branches))):
+        sequences = [[*prompt, *branch] for prompt in batch for branch in branches]
+        mask = pad_left([[1] * len(sequence) for sequence in sequences], 0).to(device)
+        logits = model(
+            input_ids=pad_left(sequences, pad_id).to(device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            logits_to_keep=max(map(len, answers)),
+            use_cache=False,
+        ).logits.view(len(batch), len(branches), -1, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+        log_probs = torch.log_softmax(logits.double(), dim=-1)
+        totals = []
+        for answer in answers:
+            # A sequence ends before the last token of its answers, so its last positions predict them.
+            own = log_probs[:, branches.index(tuple(answer[:-1])), -len(answer) :]
+            totals.append(own[:, range(len(answer)), list(answer)].sum(dim=1))
+        yield torch.stack(totals, dim=1)
 
 
-def _ids(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.tensor(rows, dtype=torch.long, device=next(model.parameters()).device)
+def _one_sequence(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int) -> Iterator[torch.Tensor]:
+    """Yield, batch by batch, the log-probabilities of the answers by the prefix and one sequence.
+
+    # (rows, answers), float64
+    """
+    device = next(model.parameters()).device
+    shared = common_prefix(prompts)
+    prefix = None
+    if shared:
+        ids = torch.tensor([prompts[0][:shared]], device=device)
+        prefix = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    branches = [list(answer[:-1]) for answer in answers]
+    with attention.using(model, attention.NAME):
+        for batch in _batches(prompts, rows):
+            yield _score_batch(model, prefix, shared, [row[shared:] for row in batch], branches, answers)
+
+
+def _batches(rows: Rows, size: int) -> Iterator[Rows]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _score_batch(
-    model: torch.nn.Module,
-    prefix: DynamicCache | None,
-    shared: int,
-    prompts: Sequence[Prompt],
-    answers: Sequence[Sequence[int]],
-    encoder: PromptEncoder,
-) -> np.ndarray:
-    """Score one batch.  # (rows, answers)"""
+    model: torch.nn.Module, prefix: DynamicCache | None, shared: int, rests: Rows, branches: Rows, answers: Rows
+) -> torch.Tensor:
     device = next(model.parameters()).device
-    rests = [prompt.ids[shared:] for prompt in prompts]
-    width = max(len(rest) for rest in rests)
-    # Branches: every token of an answer but its last, whose logits nobody asks for.
-    branches = [list(answer[:-1]) for answer in answers]
     tree = [token for branch in branches for token in branch]
-    ids = torch.cat(
-        [
-            pad_left(rests, encoder.contract.pad_id),
-            torch.tensor([tree] * len(rests), dtype=torch.long).view(len(rests), -1),
-        ],
-        dim=1,
-    ).to(device)
-    real = pad_left([[1] * len(rest) for rest in rests], 0).to(device)
-    lengths = real.sum(dim=1, keepdim=True)
-    depth = torch.tensor([d for branch in branches for d in range(len(branch))], dtype=torch.long, device=device)
-    positions = torch.cat([(real.cumsum(dim=1) - 1).clamp(min=0), lengths + depth], dim=1) + shared
-    allowed = _tree_attention(real, branches, shared)
-    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "attention_mask": _additive(allowed, model)}
+    depth = [place for branch in branches for place in range(len(branch))]
+    lengths = [len(rest) + len(tree) for rest in rests]
+    width, starts = max(lengths), list(itertools.accumulate(lengths[:-1], initial=0))
+    # Logits of each row's last own token, then of its branches.
+    keep = [
+        place for start, n in zip(starts, lengths, strict=True) for place in range(start + n - len(tree) - 1, start + n)
+    ]
+    grid = [[*range(start, start + n), *[0] * (width - n)] for start, n in zip(starts, lengths, strict=True)]
+    places = [row * width + column for row, n in enumerate(lengths) for column in range(n)]
+    positions = [shared + place for rest in rests for place in (*range(len(rest)), *(len(rest) + d for d in depth))]
+    layout = Layout(
+        torch.tensor(grid, device=device),
+        torch.tensor(places, device=device),
+        _tree_attention([len(rest) for rest in rests], branches, width).to(device) if tree else None,
+    )
+    inputs: dict[str, Any] = {}
     if prefix is not None:
-        inputs |= {"past_key_values": expand_cache(prefix, len(rests)), "use_cache": True}
-    keep = torch.arange(width - 1, width + len(tree), device=device)
-    logits = model(**inputs, logits_to_keep=keep).logits  # (rows, 1 + tree, vocabulary)
+        # A forward adds its own keys and values to the cache that it is given.
+        inputs = {"past_key_values": DynamicCache([(layer.keys, layer.values) for layer in prefix.layers])}
+    logits = model(
+        input_ids=torch.tensor([[t for rest in rests for t in (*rest, *tree)]], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        layout=layout,
+        logits_to_keep=torch.tensor(keep, device=device),
+        use_cache=prefix is not None,
+        **inputs,
+    ).logits.view(len(rests), 1 + len(tree), -1)
     log_probs = torch.log_softmax(logits.double(), dim=-1)
-    totals, branch_start = [], 1
+    totals, start = [], 1
     for answer in answers:
         # The first token is predicted by the row's last position, the others by their branch.
-        sources = [0, *range(branch_start, branch_start + len(answer) - 1)]
+        sources = [0, *range(start, start + len(answer) - 1)]
         totals.append(log_probs[:, sources, list(answer)].sum(dim=1))
-        branch_start += len(answer) - 1
-    result: np.ndarray = torch.log_softmax(torch.stack(totals, dim=1), dim=1).cpu().numpy()
-    if not np.isfinite(result).all():
-        # The largest of NaNs is the first label: a broken model would look like a one-sided one.
-        raise ModelError("The model's label probabilities are not numbers. Set model.dtype: float32 and run again.")
-    return result
+        start += len(answer) - 1
+    return torch.stack(totals, dim=1)
 
 
-def _tree_attention(real: torch.Tensor, branches: Sequence[Sequence[int]], shared: int) -> torch.Tensor:
-    """Return who may look at whom.  # (rows, 1, width + tree, shared + width + tree), true = may"""
-    rows, width = real.shape
-    size = width + sum(len(branch) for branch in branches)
-    allowed = torch.zeros(rows, size, size, dtype=torch.bool, device=real.device)
-    allowed[:, :width, :width] = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
-    allowed[:, :, :width] &= real[:, None, :].bool()
-    allowed[:, width:, :width] = real[:, None, :].bool()
-    start = width
-    for branch in branches:
-        stop = start + len(branch)
-        allowed[:, start:stop, start:stop] = torch.ones(len(branch), len(branch), dtype=torch.bool).tril()
-        start = stop
-    # A padded position looks at itself, so that its softmax has something to sum.
-    allowed |= torch.eye(size, dtype=torch.bool, device=real.device)
-    prefix = allowed.new_ones(rows, size, shared)
-    return torch.cat([prefix, allowed], dim=2)[:, None]
-
-
-def _additive(allowed: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
-    dtype = getattr(model, "dtype", torch.float32)
-    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return bias.masked_fill(~allowed, torch.finfo(dtype).min)
+def _tree_attention(lengths: Sequence[int], branches: Rows, width: int) -> torch.Tensor:
+    """Return which tokens of each row look at which: its own, then its branches.  # (rows, width, width), true = may"""
+    allowed = torch.ones(len(lengths), width, width, dtype=torch.bool).tril()
+    for row, length in enumerate(lengths):
+        start = length
+        for branch in branches:
+            stop = start + len(branch)
+            allowed[row, start:stop, length:start] = False
+            start = stop
+    return allowed

@@ -52,6 +52,20 @@ def tiny_examples(rows: int, longest: int) -> list[dict[str, list[int]]]:
     return examples
 
 
+def random_model(kind: str, **settings: Any) -> Any:
+    """Return a random narrow model of another family, wide enough for the embedded tokenizer, in evaluation mode."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "num_hidden_layers": 2}
+    if kind != "Mamba":
+        size |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=50_000, **size, **settings)
+    attention = {} if kind == "Mamba" else {"attn_implementation": "eager"}
+    return transformers.AutoModelForCausalLM.from_config(config, **attention).eval()
+
+
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
     """The embedded base model, converted into the user's cache at its first use."""

@@ -21,7 +21,7 @@ from fingpt_lora.batching import (
     supervised_logits,
 )
 from fingpt_lora.prompts import IGNORED, PromptEncoder
-from tests.conftest import LABELS, TEXTS, tiny_examples, tiny_llama
+from tests.conftest import LABELS, TEXTS, random_model, tiny_examples, tiny_llama
 
 
 def examples(encoder: PromptEncoder, rows: slice = slice(None)) -> list[dict[str, Any]]:
@@ -159,15 +159,6 @@ def test_dropout_leaves_the_expected_loss() -> None:
     assert shared.std() > 0 and abs(shared.mean() - padded.mean()) < 4 * error
 
 
-def random_model(kind: str, encoder: PromptEncoder, **settings: Any) -> Any:
-    import transformers
-
-    torch.manual_seed(0)
-    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = getattr(transformers, f"{kind}Config")(vocab_size=50_000, intermediate_size=64, **size, **settings)
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-
-
 @pytest.mark.parametrize(
     ("kind", "settings", "shares"),
     [
@@ -181,17 +172,14 @@ def random_model(kind: str, encoder: PromptEncoder, **settings: Any) -> Any:
 def test_the_self_test_tells_who_can_share(
     encoder: PromptEncoder, kind: str, settings: dict[str, Any], shares: bool
 ) -> None:
-    model = random_model(kind, encoder, **settings).train()
+    model = random_model(kind, **settings).train()
     reason = cannot_share(model, examples(encoder), pad_id=2)
     assert (reason is None) == shares, reason
     assert model.training and model.config._attn_implementation == "eager"
 
 
 def test_recurrent_models_cannot_share(encoder: PromptEncoder) -> None:
-    from transformers import MambaConfig, MambaForCausalLM
-
-    model = MambaForCausalLM(MambaConfig(vocab_size=50_000, hidden_size=64, num_hidden_layers=2, state_size=4))
-    assert cannot_share(model, examples(encoder), pad_id=2) is not None
+    assert cannot_share(random_model("Mamba", state_size=4), examples(encoder), pad_id=2) is not None
 
 
 def test_the_rows_of_a_batch_can_be_told(encoder: PromptEncoder) -> None:

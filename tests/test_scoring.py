@@ -12,7 +12,7 @@ from fingpt_lora.generate import generate_answers
 from fingpt_lora.prompts import IGNORED, PromptEncoder
 from fingpt_lora.scoring import discriminating_ids, score_labels
 from fingpt_lora.tasks import SentimentTask
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, random_model
 
 
 def by_whole_sequences(model: Any, encoder: PromptEncoder, with_end: bool) -> np.ndarray:
@@ -48,6 +48,47 @@ def test_labels_of_several_tokens_that_begin_alike(checkpoint: Any, shallow: Cal
     np.testing.assert_allclose(
         score_labels(model, encoder, TEXTS), by_whole_sequences(model, encoder, with_end=False), atol=2e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("Mistral", {"sliding_window": 8}),
+        ("Gemma2", {"head_dim": 16, "attn_logit_softcapping": 0.01, "query_pre_attn_scalar": 1}),
+        ("Mamba", {"state_size": 4}),
+    ],
+)
+@pytest.mark.parametrize("classes", [3, 7])
+def test_models_that_cannot_share_are_scored_by_padded_rows(
+    checkpoint: Any, kind: str, settings: dict[str, Any], classes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = SentimentTask(classes)
+    contract = make_contract(task, checkpoint, template="chat", system=None, max_length=400)
+    encoder = PromptEncoder(contract, load_tokenizer(checkpoint), task)
+    model = random_model(kind, **settings)
+    expected = by_whole_sequences(model, encoder, with_end=False)
+    for _ in range(2):
+        np.testing.assert_allclose(score_labels(model, encoder, TEXTS, batch_size=4), expected, atol=2e-4)
+    assert capsys.readouterr().err.count("scoring computes whole padded rows") == 1
+
+
+def test_one_text_alone_and_among_others(encoder: PromptEncoder, shallow: Callable[..., Any]) -> None:
+    model = shallow(2)
+    together = score_labels(model, encoder, TEXTS)
+    alone = np.concatenate([score_labels(model, encoder, [text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, together, atol=2e-4)
+
+
+def test_a_longer_row_than_was_tried_is_tried(encoder: PromptEncoder, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model("Mistral", sliding_window=150)
+    longer = [*TEXTS, "profit rose " * 100]
+    short = max(len(prompt.ids) for prompt in encoder.prompts(TEXTS))
+    assert short < 150 < len(encoder.prompts(longer)[-1].ids)
+    score_labels(model, encoder, TEXTS)
+    assert not capsys.readouterr().err
+    together = score_labels(model, encoder, longer)
+    assert "whole padded rows" in capsys.readouterr().err
+    np.testing.assert_allclose(together[-1:], score_labels(model, encoder, longer[-1:]), atol=2e-4)
 
 
 def test_the_end_of_turn_counts_where_one_answer_begins_another() -> None:
