@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.data import Row, Splits, load_splits
+from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError
 from fingpt_lora.prompts import Example, PromptEncoder
 from fingpt_lora.sections import Recipe
-from fingpt_lora.tasks import Task, build_task
+from fingpt_lora.tasks import ForecastTask, Task, build_task
 
 _DEFAULT_LENGTH = 1024
 
@@ -62,7 +63,7 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         FingptLoraError: whatever in recipe, data or model stands in the way, in one sentence.
     """
     task = build_task(recipe.task)
-    splits = load_splits(recipe.data, task.aliases)
+    splits = load_splits(recipe.data, task.aliases, build=_builder(recipe, task))
     _need_rows(splits, recipe)
     checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
     machine = capability.detect()
@@ -91,6 +92,15 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     train = encoder.examples(texts(splits.train), labels(splits.train))
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
     return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
+
+
+def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | None:
+    market = recipe.data.market
+    if market is None:
+        return None
+    if not isinstance(task, ForecastTask):
+        raise DataError("data.market makes forecast rows; set task.name: forecast.")
+    return lambda files: market_rows(files, market, task.horizon, task.label_of)
 
 
 def texts(rows: Sequence[Row]) -> list[str]:

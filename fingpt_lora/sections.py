@@ -24,11 +24,25 @@ class Section(BaseModel):
 class TaskSection(Section):
     """What the model is asked."""
 
-    name: Literal["sentiment"] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
-    labels: Literal[3, 5, 7] = Field(3, description="Size of the label set; 7 is FinGPT v1.1's.")
+    name: Literal["sentiment", "forecast"] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
     )
+    labels: Literal[3, 5, 7] = Field(3, description="sentiment: size of the label set; 7 is FinGPT v1.1's.")
+    target: Literal["direction", "bins"] = Field(
+        "direction", description="forecast: up or down, or FinGPT Forecaster's bins D5+ to U5+."
+    )
+    horizon: int = Field(1, ge=1, description="forecast: sessions from the decision to the target's close.")
+    flat_below: Share = Field(0.0, description="forecast: absolute move up to which a price counts as flat.")
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> TaskSection:
+        own = {"sentiment": {"labels"}, "forecast": {"target", "horizon", "flat_below"}}
+        for task, keys in own.items():
+            foreign = sorted(keys & self.model_fields_set)
+            if task != self.name and foreign:
+                raise ValueError(f"'{foreign[0]}' belongs to the task '{task}', not to '{self.name}'")
+        return self
 
 
 class ModelSection(Section):
@@ -67,6 +81,19 @@ class SplitSection(Section):
         return self
 
 
+class MarketSection(Section):
+    """What a forecast is told, beside the prices in ``data.path``, and when each of it could be known."""
+
+    calendar: str = Field("XNYS", description="Exchange whose closes are the moments of decision (ISO 10383 code).")
+    news: str | None = Field(None, description="Files of stories: ticker, date or time, text.")
+    filings: str | None = Field(None, description="Files of statements: ticker, filing date, any figures.")
+    every: int = Field(1, ge=1, description="Sessions between two decisions about one share.")
+    moves: int = Field(5, ge=0, description="Sessions whose moves are told.")
+    stories: int = Field(8, ge=0, description="Newest stories at most.")
+    days: int = Field(5, ge=1, description="Calendar days that a story stays news.")
+    embargo_days: int = Field(0, ge=0, description="Days between the last known outcome and the first held-out row.")
+
+
 class DataSection(Section):
     """Where the rows come from and how they become clean, labelled splits."""
 
@@ -78,7 +105,7 @@ class DataSection(Section):
     format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank"] = Field(
         "auto", description="File format; auto goes by the file's name."
     )
-    layout: Literal["auto", "columns", "fingpt", "alpaca", "finlora", "pixiu", "messages"] = Field(
+    layout: Literal["auto", "columns", "fingpt", "alpaca", "finlora", "pixiu", "messages", "stocknet"] = Field(
         "auto", description="Meaning of the columns; auto goes by their names."
     )
     fields: dict[str, str] = Field(
@@ -95,6 +122,9 @@ class DataSection(Section):
     bad_rows: Share = Field(0.0, description="Share of unreadable rows that is tolerated.")
     contradictions: Literal["error", "drop", "majority", "keep"] = Field(
         "drop", description="What to do with one text under several labels in the training rows."
+    )
+    market: MarketSection | None = Field(
+        None, description="data.path holds daily prices: build forecast rows from them, point in time."
     )
     limit: int | None = Field(None, ge=1, description="Use only the first rows of each split (for trials).")
     revision: str | None = Field(None, description="Commit or tag of a hub data set.")

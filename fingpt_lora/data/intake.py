@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fingpt_lora.data.audit import Audit, fingerprint
 from fingpt_lora.data.labels import LabelMap
@@ -21,7 +22,8 @@ def make_row(
     """Return the row of a record, or why there is none; and the raw label where that is the reason."""
     if isinstance(record, BadRow):
         return record, None
-    reading = layout.read(record.fields)
+    values = layout.prepare(record.fields)
+    reading = layout.read(values)
     if isinstance(reading, str):
         return BadRow(record.origin, record.line, reading), None
     text, raw, language = reading
@@ -33,7 +35,7 @@ def make_row(
         reason = layout.no_label(record.fields) if raw is None else label_map.problem(raw)
         return BadRow(record.origin, record.line, reason), raw
     spoken = language.strip().lower() if isinstance(language, str) and language.strip() else None
-    return Row(text.strip(), label, record.origin, record.line, spoken, record.fields), None
+    return Row(text.strip(), label, record.origin, record.line, spoken, values), None
 
 
 def _text_problem(text: object) -> str | None:
@@ -103,6 +105,14 @@ class Intake:
         self.bad += bad
         if not rows:
             raise DataError(f"{key}: '{shown}' holds no usable rows; the first is bad because {bad[0].reason}.")
+        return rows
+
+    def take(self, sources: Sequence[Source], build: Callable[[list[Path]], list[Row]]) -> list[Row]:
+        """Return the rows that ``build`` makes of the files."""
+        rows = build([source.file for source in sources if source.file])
+        self.rows_read += len(rows)
+        for source in sources:
+            self._note(source, empty=False)
         return rows
 
     def _note(self, source: Source, *, empty: bool) -> None:

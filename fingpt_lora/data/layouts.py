@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from fingpt_lora.data.point_in_time import from_stocknet
 from fingpt_lora.errors import DataError, did_you_mean
 
 OUR_FIELDS = ("text", "label", "language", "split")
@@ -52,6 +53,14 @@ class Layout:
             if field not in OUR_FIELDS:
                 raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, OUR_FIELDS)}")
         self._layout, self._fields, self._strict = layout, fields, strict
+
+    def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the record as its rows are to carry it: StockNet's gets its text, and the times of what it tells."""
+        layout = _detect(values) if self._layout == "auto" else self._layout
+        try:
+            return from_stocknet(values) if layout == "stocknet" else values
+        except (KeyError, ValueError, TypeError):
+            return values  # read() will say what is missing
 
     def read(self, values: Mapping[str, Any]) -> Reading | str:
         """Return what a record says, or the reason why it cannot be read."""
@@ -107,6 +116,8 @@ def strip_frame(text: Any) -> Any:
 def _detect(values: Mapping[str, Any]) -> str:
     """Return the layout that the column names show, with or without the column of the answer."""
     names = values.keys()
+    if "tweets" in names and "prev_moves" in names:
+        return "stocknet"
     if "messages" in names or "conversations" in names:
         return "messages"
     if "instruction" in names and ("input" in names or "output" in names):
@@ -169,6 +180,12 @@ def _messages(values: Mapping[str, Any]) -> Pair | str:
     return _joined(said[asked][1]), _joined(answers[-1]) if answers else None
 
 
+def _stocknet(values: Mapping[str, Any]) -> Pair | str:
+    if "decided_at" not in values:
+        return "it has not all of ticker, date (2014-01-31), prev_moves and tweets ([[date, text], ...])"
+    return values["text"], values.get("label")
+
+
 def _joined(content: Any) -> Any:
     """Content may come in parts, [{type: text, text: ...}]."""
     if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
@@ -208,6 +225,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Pair | str]] = {
     "finlora": _finlora,
     "pixiu": _pixiu,
     "messages": _messages,
+    "stocknet": _stocknet,
 }
 _NEEDED = {
     "fingpt": ("instruction",),
@@ -215,4 +233,5 @@ _NEEDED = {
     "finlora": ("context",),
     "pixiu": ("query",),
     "messages": ("messages", "conversations"),
+    "stocknet": ("tweets",),
 }

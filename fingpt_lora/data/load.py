@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from fingpt_lora.data.audit import Audit, Keys, count_repeats, remove_leaks, settle
@@ -11,7 +12,9 @@ from fingpt_lora.data.hub import PREFIX
 from fingpt_lora.data.intake import Intake, make_row
 from fingpt_lora.data.labels import LabelMap
 from fingpt_lora.data.layouts import Layout
+from fingpt_lora.data.leaks import refuse_leaks
 from fingpt_lora.data.paths import format_of
+from fingpt_lora.data.point_in_time import purge
 from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split
@@ -34,16 +37,22 @@ class Splits:
     audit: Audit
 
 
-def load_splits(data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None) -> Splits:
+Build = Callable[[list[Path]], list[Row]]
+
+
+def load_splits(
+    data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None, build: Build | None = None
+) -> Splits:
     """Load, label, split and clean.
 
     Args:
         data: the recipe's section.
         labels: word met in data files -> canonical label of the task.
         base_dir: where relative paths start; the current directory where it is None.
+        build: makes labelled rows from the files, where these hold something else: prices.
 
     Raises:
-        DataError: one sentence that names file and row, and what to do.
+        DataError: one sentence that names file and row, and what to do; forecast rows know their outcome.
     """
     _check_together(data)
     intake = Intake(data, LabelMap(data.labels, labels), Layout(data.layout, data.fields))
@@ -52,10 +61,12 @@ def load_splits(data: DataSection, labels: Mapping[str, str], *, base_dir: Path 
         for key, path in (("test", data.test), ("validation", data.validation))
     }
     own = open_sources(data.path, data, hub_split=data.train_split, base_dir=base_dir)
-    rows = intake.read(intake.without(own, held_out), "data.path")
+    rows = intake.take(own, build) if build else intake.read(intake.without(own, held_out), "data.path")
     given = {key: intake.read(sources, f"data.{key}") if sources else [] for key, sources in held_out.items()}
     parts = _split(rows, given, data, intake)
     duplicates, contradictions = _clean(parts, data)
+    if any("decided_at" in row.fields for row in rows):
+        _keep_time(parts, data, intake)
     if data.limit:
         parts = {name: part[: data.limit] for name, part in parts.items()}
     audit = intake.audit(parts, duplicates, contradictions)
@@ -107,6 +118,8 @@ def stream_rows(
 def _check_together(data: DataSection) -> None:
     if data.test and data.split and not data.validation_share:
         raise DataError("data.test and data.split both say where the test rows come from; keep one.")
+    if data.market and (data.split is None or data.split.method != "time"):
+        raise DataError("data.market: forecasts are split by time only: data.split: {method: time, column: date}.")
     if data.validation and data.validation_share:
         raise DataError("data.validation and data.validation_share both say what to validate on; keep one.")
 
@@ -151,6 +164,22 @@ def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection, inta
     if not parts["train"]:
         raise DataError("No row is for training: each of them is marked test or validation.")
     return parts
+
+
+def _keep_time(parts: dict[str, list[Row]], data: DataSection, intake: Intake) -> None:
+    """Purge what is trained on of windows that reach into what is held out, then refuse rows that know too early."""
+    embargo = timedelta(days=data.market.embargo_days if data.market else 0)
+    before = len(parts["train"]) + len(parts["validation"])
+    parts["validation"] = purge(parts["validation"], parts["test"], embargo)
+    parts["train"] = purge(parts["train"], [*parts["validation"], *parts["test"]], embargo)
+    purged = before - len(parts["train"]) - len(parts["validation"])
+    if purged:
+        intake.warnings.append(f"{purged} rows whose outcome reaches into a later split were purged")
+    if not parts["train"]:
+        raise DataError(
+            "Every training row's outcome reaches into the test rows. Split by time: data.split: {method: time}."
+        )
+    refuse_leaks(parts)
 
 
 def _clean(parts: dict[str, list[Row]], data: DataSection) -> tuple[dict[str, int], dict[str, int | str]]:

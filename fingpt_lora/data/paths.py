@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from fingpt_lora.errors import DataError, did_you_mean
@@ -23,8 +24,25 @@ FORMATS = {
 }
 BINARY = ("parquet", "arrow")
 
+PACKAGE = "package:"  # a file that an installed Python package brings along
+
 # What lies beside data in a folder and is none.
 _BESIDE = {"readme", "license", "licence", "notice", "copying", "changelog", "dataset_info", "dataset_infos"}
+
+
+def _packaged(name: str, key: str) -> Path:
+    """Find ``package:NAME/FILE`` without importing the package."""
+    package, _, wanted = name.removeprefix(PACKAGE).partition("/")
+    try:
+        owned = files(package) or []
+    except PackageNotFoundError:
+        raise DataError(
+            f"{key}: the package '{package}' is not installed. Bring it with: pip install {package}"
+        ) from None
+    match = next((path for path in owned if str(path) == wanted or path.name == wanted), None)
+    if match is None:
+        raise DataError(f"{key}: the package '{package}' has no file '{wanted}'.")
+    return Path(str(match.locate()))
 
 
 def format_of(path: Path) -> str | None:
@@ -45,6 +63,9 @@ def expand(paths: str | Sequence[str], *, base_dir: Path | None = None, key: str
     """
     found: list[Path] = []
     for name in [paths] if isinstance(paths, str) else paths:
+        if name.startswith(PACKAGE):
+            found.append(_packaged(name, key))
+            continue
         path = Path(name).expanduser()
         path = path if base_dir is None else base_dir / path
         if path.is_dir():

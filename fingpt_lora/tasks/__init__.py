@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fingpt_lora.sections import TaskSection
 from fingpt_lora.tasks.base import Task
+from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.sentiment import SentimentTask
 
-__all__ = ["SentimentTask", "Task", "build_task"]
+__all__ = ["ForecastTask", "SentimentTask", "Task", "build_task"]
 
 
 def build_task(section: TaskSection) -> Task:
     """Return the task that a recipe's ``task`` section describes."""
+    if section.name == "forecast":
+        return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
     return SentimentTask(label_count=section.labels, asked_in=section.language)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingpt_lora.data.leaks import leaks_of, overlaps
+from fingpt_lora.data.market import Fact, Series
+from fingpt_lora.data.point_in_time import Window, point_in_time_rows, purge, walk_forward
+from fingpt_lora.data.rows import Row
+from fingpt_lora.tasks.forecast import ForecastTask
+
+START = date(2024, 1, 1)
+
+
+def close_of(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
+
+
+def prices(closes: list[float], ticker: str = "ACME") -> Series:
+    return Series(ticker, tuple(START + timedelta(days=i) for i in range(len(closes))), tuple(closes), True)
+
+
+def story(text: str, when: datetime) -> Fact:
+    return Fact("news", text, when, "news.csv", 2)
+
+
+def rows_of(series: Series, window: Window, *facts: Fact) -> list[Row]:
+    news = {series.ticker: sorted(facts, key=lambda fact: fact.available_at)}
+    return list(point_in_time_rows({series.ticker: series}, news, {}, close_of, ForecastTask().label_of, window))
+
+
+def test_a_row_tells_what_was_known_and_is_labelled_by_what_came_after() -> None:
+    at_close = story("Known at the close", close_of(START + timedelta(days=2)))
+    after = story("Known a second later", close_of(START + timedelta(days=2)) + timedelta(seconds=1))
+    first, second = rows_of(prices([10, 10, 11, 12, 9]), Window(moves=2), at_close, after)
+    assert first.text == "ACME, 2024-01-03\nPast moves: +0.0%, +10.0%\n2024-01-03: Known at the close"
+    assert first.label == "up" and first.fields["move"] == pytest.approx(1 / 11)
+    assert second.label == "down" and "Known a second later" in second.text
+    assert second.text.index("second later") < second.text.index("at the close")  # the newest survives shortening
+
+
+def test_old_stories_are_no_news_and_a_filing_stays() -> None:
+    series = prices([10.0] * 30)
+    old = Fact("filing", "revenue 12", datetime(2024, 1, 2, tzinfo=UTC), "f.csv", 2)
+    rows = list(
+        point_in_time_rows(
+            {"ACME": series},
+            {"ACME": [story("Long ago", datetime(2024, 1, 2, tzinfo=UTC))]},
+            {"ACME": [old]},
+            close_of,
+            ForecastTask().label_of,
+            Window(moves=0, days=5),
+        )
+    )
+    assert "Long ago" in rows[2].text and "Long ago" not in rows[-1].text
+    assert "Filed 2024-01-02: revenue 12" in rows[-1].text and "revenue" not in rows[0].text
+
+
+STORIES = st.lists(st.integers(0, 24 * 30), max_size=12)
+
+
+@given(STORIES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 6))
+def test_no_row_knows_too_early(hours: list[int], horizon: int, every: int, moves: int) -> None:
+    facts = [story(f"Story {n}", datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=h)) for n, h in enumerate(hours)]
+    rows = rows_of(prices([10.0 + n % 3 for n in range(25)]), Window(horizon, every, moves), *facts)
+    assert rows and not [leak for row in rows for leak in leaks_of(row)]
+
+
+@given(st.integers(1, 6), st.integers(2, 20), st.integers(0, 5))
+def test_purged_rows_never_meet_the_test(horizon: int, tested: int, embargo: int) -> None:
+    rows = rows_of(prices([10.0 + n % 3 for n in range(40)]), Window(horizon, moves=0))
+    train, test = rows[:-tested], rows[-tested:]
+    kept = purge(train, test, timedelta(days=embargo))
+    assert not list(overlaps(kept, test))
+    assert len(train) - len(kept) == min(len(train), horizon - 1 + embargo)
+    assert purge(train, []) == train
+
+
+def test_unpurged_rows_are_seen() -> None:
+    rows = rows_of(prices([10.0] * 20), Window(horizon=3, moves=0))
+    assert len(list(overlaps(rows[:-5], rows[-5:]))) == 2
+
+
+@given(st.integers(1, 5), st.integers(1, 3))
+def test_walking_forward_tests_every_later_day_once_on_what_came_before(folds: int, horizon: int) -> None:
+    rows = rows_of(prices([10.0] * 40), Window(horizon, moves=0))
+    tested: list[str] = []
+    for train, test in walk_forward(rows, folds):
+        assert train and test and not list(overlaps(train, test))
+        assert max(row.fields["date"] for row in train) < min(row.fields["date"] for row in test)
+        tested += [row.fields["date"] for row in test]
+    assert tested == sorted(set(tested)) and tested[-1] == rows[-1].fields["date"]
+
+
+def test_too_many_folds_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be cut"):
+        list(walk_forward(rows_of(prices([10.0] * 5), Window(moves=0)), 9))
