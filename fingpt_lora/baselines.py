@@ -1,7 +1,8 @@
-"""What a model has to beat: the majority class, and TF-IDF with logistic regression (scikit-learn)."""
+"""What a model has to beat: the majority class, TF-IDF with logistic regression, and for forecasts the last move."""
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,35 @@ def majority_baseline(train_labels: Sequence[str], gold: Sequence[str], labels: 
     shares = np.array([counts[label] / len(train_labels) for label in labels])
     answer = labels[int(shares.argmax())]
     return Predictions(labels, tuple(gold), (answer,) * len(gold), np.tile(shares, (len(gold), 1)))
+
+
+def persistence_baseline(last: Sequence[str], gold: Sequence[str], labels: tuple[str, ...]) -> Predictions:
+    """Answer that a share goes on as it last went.
+
+    Args:
+        last: per row the label of the last move that was known.
+        gold: the right labels.
+        labels: the task's labels, in its order.
+    """
+    return Predictions(labels, tuple(gold), tuple(last), None)
+
+
+def shuffled_baseline(
+    train_texts: Sequence[str],
+    train_labels: Sequence[str],
+    test_texts: Sequence[str],
+    gold: Sequence[str],
+    labels: tuple[str, ...],
+    *,
+    seed: int = 0,
+) -> Predictions:
+    """Train :func:`tfidf_baseline` on shuffled labels: what it reaches, chance reaches.
+
+    A figure above that of the majority class would say that the test can be had without learning anything.
+    """
+    shuffled = list(train_labels)
+    random.Random(seed).shuffle(shuffled)
+    return tfidf_baseline(train_texts, shuffled, test_texts, gold, labels)
 
 
 def tfidf_baseline(

@@ -11,7 +11,7 @@ import torch
 
 from fingpt_lora import checkpoints, report, runs
 from fingpt_lora.atomic import write_json
-from fingpt_lora.baselines import majority_baseline, tfidf_baseline
+from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
 from fingpt_lora.console import is_main
 from fingpt_lora.data import Row
 from fingpt_lora.generate import generate_answers
@@ -21,6 +21,7 @@ from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
+from fingpt_lora.tasks import ForecastTask
 from fingpt_lora.tasks.base import language_of
 
 
@@ -125,10 +126,16 @@ def evaluate_run(
     if not is_main():
         return metrics
     train_labels, test_texts = labels(train_rows), texts(plan.splits.test)
+    given = (texts(train_rows), train_labels, test_texts, own.gold, own.labels)
     baselines = {
         "majority": majority_baseline(train_labels, own.gold, own.labels),
-        "tfidf_logreg": tfidf_baseline(texts(train_rows), train_labels, test_texts, own.gold, own.labels),
+        "tfidf_logreg": tfidf_baseline(*given),
     }
+    if isinstance(plan.task, ForecastTask):
+        last = [plan.task.label_of(row.fields["last_move"]) for row in plan.splits.test if "last_move" in row.fields]
+        if len(last) == len(own.gold):
+            baselines["persistence"] = persistence_baseline(last, own.gold, own.labels)
+        baselines["shuffled"] = shuffled_baseline(*given)
     if base is not None:
         baselines["base_model"] = base
     metrics["baselines"] = {name: classification_metrics(p, **settings) for name, p in baselines.items()}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingpt_lora.tasks import SentimentTask
+from fingpt_lora.tasks import ForecastTask, SentimentTask
 from fingpt_lora.tasks.base import Language, language_of
 
 SIZES: list[Literal[3, 5, 7]] = [3, 5, 7]
@@ -61,3 +61,46 @@ def test_the_script_decides_the_language(text: str, language: str) -> None:
 def test_a_named_language_overrides_the_script() -> None:
     assert SentimentTask(3, "zh").language("profit rose") == "zh"
     assert SentimentTask(3, "zh").languages == ("zh",)
+
+
+FORECASTS = [ForecastTask(target, 5, flat) for target in ("direction", "bins") for flat in (0.0, 0.001)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", FORECASTS, ids=str)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_forecast_is_parsed_as_it_is_answered(task: ForecastTask, language: Language) -> None:
+    assert [task.parse(task.answer(label, language), language) for label in task.labels] == list(task.labels)
+    assert all(task.answer(label, language) in task.instruction(language) for label in task.labels)
+    assert "5" in task.instruction(language)
+
+
+@pytest.mark.parametrize(
+    "near_miss", ["upcoming", "Up", "up by 2%", "U", "U6", "U5++", "u1", "D5 +", "", "up/down", "涨跌"]
+)
+def test_no_near_miss_is_a_forecast(near_miss: str) -> None:
+    assert all(task.parse(near_miss, "en") is None for task in FORECASTS)
+
+
+@pytest.mark.parametrize(
+    ("move", "bin_", "direction"),
+    [(0.0, "flat", "down"), (0.0001, "U1", "up"), (0.01, "U1", "up"), (1.01 / 1 - 1, "U1", "up"), (0.0101, "U2", "up"),
+     (0.05, "U5", "up"), (0.051, "U5+", "up"), (-0.03, "D3", "down"), (-0.2, "D5+", "down")],
+)  # fmt: skip
+def test_a_move_has_one_bin_and_one_direction(move: float, bin_: str, direction: str) -> None:
+    assert ForecastTask("bins").label_of(move) == bin_
+    assert ForecastTask("direction").label_of(move) == direction
+
+
+@given(st.floats(-0.99, 9), st.floats(0, 0.2))
+def test_every_move_has_a_label_of_the_task(move: float, flat: float) -> None:
+    for target in ("direction", "bins"):
+        task = ForecastTask(target, flat_below=flat)  # type: ignore[arg-type]
+        label = task.label_of(move)
+        assert label in task.labels
+        assert label == "flat" or (label[0] in "Uu") == (move > 0)
+        assert abs(move) > flat or label == "flat" or not flat
+
+
+def test_a_move_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        ForecastTask().label_of(float("nan"))

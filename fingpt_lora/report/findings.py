@@ -20,11 +20,15 @@ NAMES = {
     "test": "This adapter",
     "base_model": "Untouched base model",
     "tfidf_logreg": "TF-IDF + logistic regression",
+    "persistence": "Last move goes on",
+    "shuffled": "TF-IDF on shuffled labels",
     "majority": "Majority label",
 }
 _IN_SENTENCES = {
     "base_model": "the untouched base model",
     "tfidf_logreg": "TF-IDF + logistic regression",
+    "persistence": "the last move",
+    "shuffled": "TF-IDF on shuffled labels",
     "majority": "the majority label",
 }
 # Below these, or above, a reader should be told.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHORT = {"weighted_f1": "w. F1", "macro_f1": "macro-F1", "accuracy": "accuracy", "mcc": "MCC", "ece": "ECE"}
-_NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg."}
+_NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg.", "shuffled": "TF-IDF, shuffled"}
 
 
 def summary_table(

@@ -101,5 +101,5 @@ class ForecastTask:
         if self.target == "direction":
             return "up" if move > 0 else "down"
         # Rounded, so that a quotient that stands for 1 % is not 1.0000000000000002 of them.
-        step = math.ceil(round(abs(move) * 100, 9))
+        step = max(1, math.ceil(round(abs(move) * 100, 9)))
         return ("U" if move > 0 else "D") + ("5+" if step > 5 else str(step))

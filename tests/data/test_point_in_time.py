@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fingpt_lora.data import load_splits
 from fingpt_lora.data.leaks import leaks_of, overlaps
 from fingpt_lora.data.market import Fact, Series
-from fingpt_lora.data.point_in_time import Window, point_in_time_rows, purge, walk_forward
+from fingpt_lora.data.point_in_time import Window, market_rows, point_in_time_rows, purge, walk_forward
 from fingpt_lora.data.rows import Row
+from fingpt_lora.errors import DataError
+from fingpt_lora.sections import DataSection, MarketSection, SplitSection
 from fingpt_lora.tasks.forecast import ForecastTask
 
 START = date(2024, 1, 1)
@@ -98,3 +103,45 @@ def test_walking_forward_tests_every_later_day_once_on_what_came_before(folds: i
 def test_too_many_folds_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
         list(walk_forward(rows_of(prices([10.0] * 5), Window(moves=0)), 9))
+
+
+def test_real_prices_of_a_package_become_rows_at_the_closes_of_their_exchange() -> None:
+    pytest.importorskip("exchange_calendars")
+    data = DataSection(
+        path="package:bokeh-sampledata/stocks.csv.gz",
+        market=MarketSection(every=10, moves=10),
+        split=SplitSection(method="time", column="date", test=0.25),
+    )
+    task = ForecastTask("direction", 15)  # longer than the time between two decisions, so windows overlap
+    assert data.market is not None
+    market = data.market
+    splits = load_splits(
+        data, task.aliases, build=lambda files: market_rows(files, market, task.horizon, task.label_of)
+    )
+    assert {row.fields["ticker"] for row in splits.train} == {"AAPL", "IBM", "MSFT", "GOOG"}  # FB came later
+    assert not list(overlaps(splits.train, splits.test)) and len(splits.train) > 800
+    # Thanksgiving's Friday ends early; the others at four in New York, which is 20 or 21 UTC.
+    hours = Counter(row.fields["decided_at"][11:16] for row in splits.train)
+    assert set(hours) <= {"20:00", "21:00", "18:00"} and hours["20:00"] > hours["21:00"] > 0
+    assert any("purged" in warning for warning in splits.audit.warnings)
+    # A share of two to one is no fall of a half: adjusted closes are used.
+    assert all(abs(row.fields["move"]) < 0.45 for row in (*splits.train, *splits.test))
+
+
+def test_what_stands_in_the_way_of_a_market_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("exchange_calendars")
+    prices_file = tmp_path / "ACME.csv"
+    prices_file.write_text("Date,Close\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n")
+    label_of = ForecastTask().label_of
+    with pytest.raises(DataError, match="there is no exchange 'XXXX'"):
+        market_rows([prices_file], MarketSection(calendar="XXXX"), 1, label_of)
+    with pytest.raises(DataError, match="a price on 2024-01-01, when XNYS had no session"):
+        market_rows([prices_file], MarketSection(moves=0), 1, label_of)
+    with pytest.raises(DataError, match="3 days of prices leave no row"):
+        market_rows([prices_file], MarketSection(moves=5), 1, label_of)
+    with pytest.raises(DataError, match="package 'no-such-package' is not installed"):
+        load_splits(DataSection(path="package:no-such-package/a.csv"), {"up": "up"})
+    with pytest.raises(DataError, match="has no file 'nothing.csv'"):
+        load_splits(DataSection(path="package:numpy/nothing.csv"), {"up": "up"})
+    with pytest.raises(DataError, match="split by time only"):
+        load_splits(DataSection(path=str(prices_file), market=MarketSection()), {"up": "up"})

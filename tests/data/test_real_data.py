@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from fingpt_lora.data import Row, Splits, load_splits, stream_rows
+from fingpt_lora.data import Splits, load_splits
 from fingpt_lora.errors import DataError
-from fingpt_lora.sections import DataSection
-from fingpt_lora.tasks import SentimentTask
+from fingpt_lora.sections import DataSection, SplitSection
+from fingpt_lora.tasks import ForecastTask, SentimentTask
 
 Real = Callable[[str], str]
 WORDS = SentimentTask(3).aliases
@@ -70,10 +70,15 @@ def test_gold_headlines_are_tab_separated_despite_their_name(real: Real) -> None
         load(path=path)
 
 
-def test_stocknet_is_read_through_gzip(real: Real) -> None:
-    recipe = DataSection(fields={"text": "ticker"})
-    rows = list(stream_rows(real("stocknet/train_dev.jsonl.gz"), recipe, WORDS))
-    assert len(rows) == 16060 and all(isinstance(row, Row) for row in rows)
+def test_stocknet_is_read_as_it_stands_and_holds_no_leak(real: Real) -> None:
+    split = SplitSection(method="time", column="date", test=0.2)
+    data = DataSection(path=real("stocknet/train_dev.jsonl.gz"), split=split)
+    splits = load_splits(data, ForecastTask().aliases)
+    assert splits.audit.rows_read == 16060 and not splits.audit.bad_rows
+    first, last = splits.train[0], splits.test[-1]
+    assert first.text.startswith("AAPL, 2014-01-02\nPast moves: -0.4%")
+    assert max(row.fields["date"] for row in splits.train) < min(row.fields["date"] for row in splits.test)
+    assert last.label == ForecastTask().label_of(last.fields["move"])
 
 
 @pytest.mark.parametrize("name", ["finre_zh/train.jsonl", "tatqa/tatqa_dataset_dev.json", "sec_ner/FIN5.txt"])
