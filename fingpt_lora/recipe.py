@@ -18,7 +18,15 @@ from ruamel.yaml.error import YAMLError
 
 from fingpt_lora import installed
 from fingpt_lora.errors import RecipeError, did_you_mean
-from fingpt_lora.sections import DataSection, EvaluationSection, ModelSection, Recipe, SplitSection, TaskSection
+from fingpt_lora.sections import (
+    DataSection,
+    EvaluationSection,
+    MarketSection,
+    ModelSection,
+    Recipe,
+    SplitSection,
+    TaskSection,
+)
 from fingpt_lora.validation import DECIDED, OWN_TRAINING_FIELDS, Written, check_passed_through, check_together
 
 
@@ -177,8 +185,10 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
         "task": TaskSection,
         "model": ModelSection,
         "data": DataSection,
+        "split": SplitSection,
+        "market": MarketSection,
         "evaluation": EvaluationSection,
     }
     for part in path:
-        model = SplitSection if part == "split" else nested.get(str(part), model)
+        model = nested.get(str(part), model)
     return model

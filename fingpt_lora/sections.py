@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -19,6 +27,9 @@ class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, values are not coerced, nothing changes after loading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+_OF_TASK = {"sentiment": {"labels"}, "forecast": {"target", "horizon", "flat_below"}}
 
 
 class TaskSection(Section):
@@ -37,12 +48,16 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _only_its_own(self) -> TaskSection:
-        own = {"sentiment": {"labels"}, "forecast": {"target", "horizon", "flat_below"}}
-        for task, keys in own.items():
+        for task, keys in _OF_TASK.items():
             foreign = sorted(keys & self.model_fields_set)
             if task != self.name and foreign:
                 raise ValueError(f"'{foreign[0]}' belongs to the task '{task}', not to '{self.name}'")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        foreign = {key for task, keys in _OF_TASK.items() for key in keys if task != self.name}
+        return {key: value for key, value in write(self).items() if key not in foreign}
 
 
 class ModelSection(Section):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fingpt_lora.data
-from fingpt_lora.baselines import majority_baseline, tfidf_baseline
+from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
 from fingpt_lora.metrics import classification_metrics
 
 LABELS = ("negative", "neutral", "positive")
@@ -97,3 +97,20 @@ def test_three_thousand_short_rows_take_a_few_seconds() -> None:
     result = tfidf_baseline(texts, labels, texts[:500], labels[:500], LABELS)
     assert time.process_time() - start < 20  # about 2 s; the machine may be busy
     assert classification_metrics(result)["accuracy"] == 1
+
+
+def test_persistence_says_the_last_move_again() -> None:
+    result = persistence_baseline(["up", "down"], ["up", "up"], ("down", "up"))
+    assert result.predicted == ("up", "down") and result.probabilities is None
+    assert classification_metrics(result, bootstrap=100)["accuracy"] == 0.5
+
+
+def test_shuffled_labels_teach_nothing() -> None:
+    generator = random.Random(1)
+    truth = [generator.choice(("down", "up")) for _ in range(400)]
+    told = [f"it goes {label} {generator.random()}" for label in truth]
+    given = (told[:300], truth[:300], told[300:], truth[300:], ("down", "up"))
+    learned, shuffled = tfidf_baseline(*given), shuffled_baseline(*given)
+    assert classification_metrics(learned, bootstrap=100)["accuracy"] == 1.0
+    assert 0.3 < classification_metrics(shuffled, bootstrap=100)["accuracy"] < 0.7
+    assert shuffled.predicted == shuffled_baseline(*given).predicted

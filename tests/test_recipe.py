@@ -38,6 +38,8 @@ def test_an_empty_recipe_is_the_default_job() -> None:
         ("training:\n  learning_rate: -1\n", "must be greater than 0"),
         ("training:\n  learning_rate: .nan\n", "must be greater than 0"),
         ("training:\n  max_seq_length: 5\n", "write max_length"),
+        ("task:\n  name: forecast\n  labels: 5\n", "r.yaml:1: task: 'labels' belongs to the task 'sentiment', not to 'forecast'"),
+        ("data:\n  market:\n    callendar: XNYS\n", "r.yaml:3: data.market.callendar: unknown key in section 'data.market'. Did you mean 'calendar'?"),
         ("training:\n  lr: 1e-4\n", "r.yaml:2: training.lr: unknown key in section 'training'; write learning_rate."),
         ("training:\n  packing: true\n", "choose 'training.batching'"),
         ("training:\n  trust_remote_code: true\n", "code from model repositories is never run"),
@@ -91,6 +93,11 @@ def test_a_wrong_override_names_itself(override: str) -> None:
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError):
         Recipe().output = "elsewhere"  # type: ignore[misc]
+
+
+def test_a_dumped_forecast_names_no_key_of_another_task() -> None:
+    recipe = parse_recipe("task: {name: forecast, horizon: 5}\ndata: {market: {moves: 3}, split: {method: time, column: date}}")
+    assert "labels" not in recipe.as_dict()["task"] and parse_recipe(dump_recipe(recipe)) == recipe
 
 
 def test_dumping_and_parsing_is_the_identity() -> None:

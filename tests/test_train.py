@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,37 @@ def test_gradient_checkpointing_gives_the_same_adapter(overrides: list[str], tmp
     plain = run_recipe(RECIPE, [*common, f"output={tmp_path / 'plain'}"])
     saving = run_recipe(RECIPE, [*common, "training.gradient_checkpointing=true", f"output={tmp_path / 'saving'}"])
     assert largest_difference(plain, saving) < 1e-4
+
+
+def test_a_forecast_stands_beside_its_controls(small_base: Path, tmp_path: Path) -> None:
+    """Point-in-time rows from the folder of a user's own prices and news, trained, evaluated and used."""
+    pytest.importorskip("exchange_calendars")
+    sessions = [f"2024-{month:02d}-{day:02d}" for month in (2, 3) for day in range(4, 29)]
+    sessions = [day for day in sessions if date.fromisoformat(day).weekday() < 5 and day != "2024-02-19"]
+    lines = [f"{day},{100 + 7 * (n % 3) + n}" for n, day in enumerate(sessions)]
+    (tmp_path / "ACME.csv").write_text("Date,Close\n" + "\n".join(lines) + "\n")
+    stories = [f"ACME,{day},Shipment {n} has left the plant" for n, day in enumerate(sessions)]
+    (tmp_path / "news.csv").write_text("ticker,date,headline\n" + "\n".join(stories) + "\n")
+    folder = run_recipe(
+        ROOT / "recipes" / "forecast.yaml",
+        [
+            f"model.base={small_base}",
+            "model.dtype=float32",
+            "task.horizon=1",
+            f"data.path={tmp_path / 'ACME.csv'}",
+            f"data.market.news={tmp_path / 'news.csv'}",
+            "data.market.every=1",
+            "data.market.moves=2",
+            "evaluation.bootstrap=100",
+            f"output={tmp_path / 'run'}",
+        ],
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["baselines"].keys() == {"majority", "tfidf_logreg", "persistence", "shuffled", "base_model"}
+    assert metrics["test"]["rows"] == round(0.25 * (len(sessions) - 3))
+    assert "Last move goes on" in (folder / "report.html").read_text(encoding="utf-8")
+    (answer,) = Predictor.load(folder).predict(["ACME, 2024-04-01\nPast moves: +1.0%, -2.0%"])
+    assert answer["label"] in ("down", "up") and sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
 def test_logs_go_to_tensorboard(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
