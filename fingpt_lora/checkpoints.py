@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import sys
+from datetime import date
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def licence_of(base: str, checkpoint: Path) -> str | None:
             if line.startswith("license:"):
                 return line.split(":", 1)[1].strip()
     return None
+
+
+def knowledge_cutoff(base: str, stated: str | None) -> date | None:
+    """Return the day until which a base's training texts may reach: as stated, or known; None where nobody said."""
+    if stated is None and base == EMBEDDED:
+        return date(2024, 11, 1)  # SmolLM2 was published; its texts are older, by how much is not stated
+    return date.fromisoformat(stated) if stated else None
 
 
 def weights_bytes(checkpoint: Path) -> int:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
-from fingpt_lora.data import Row, Splits, load_splits
+from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError
 from fingpt_lora.prompts import Example, PromptEncoder
@@ -64,6 +64,8 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     """
     task = build_task(recipe.task)
     splits = load_splits(recipe.data, task.aliases, build=_builder(recipe, task))
+    if isinstance(task, ForecastTask):
+        splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     _need_rows(splits, recipe)
     checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
     machine = capability.detect()
@@ -92,6 +94,22 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     train = encoder.examples(texts(splits.train), labels(splits.train))
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
     return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
+
+
+def _warn_of_memory(splits: Splits, recipe: Recipe) -> Audit:
+    """Say where the base model may have read what became of the test period."""
+    cutoff = checkpoints.knowledge_cutoff(recipe.model.base, recipe.model.knowledge_cutoff)
+    days = [str(row.fields["decided_at"])[:10] for row in splits.test if "decided_at" in row.fields]
+    if not days:
+        return splits.audit
+    if cutoff is None:
+        warning = "until when the base model's texts reach is not known (model.knowledge_cutoff)"
+    elif min(days) <= cutoff.isoformat():
+        warning = f"the base model's texts reach until {cutoff}, the test begins on {min(days)}"
+    else:
+        return splits.audit
+    warning += ": it may have read the outcome of test rows, so the figures are no proof of foresight"
+    return replace(splits.audit, warnings=(*splits.audit.warnings, warning))
 
 
 def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | None:

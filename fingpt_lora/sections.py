@@ -75,6 +75,9 @@ class ModelSection(Section):
     prompt: Literal["chat", "fingpt"] = Field(
         "chat", description="chat: the model's own template; fingpt: Instruction/Input/Answer in plain text."
     )
+    knowledge_cutoff: str | None = Field(
+        None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="Day until which the base's training texts may reach."
+    )
     system: str | None = Field(None, description="System message; none leaves the template's own default.")
 
 
@@ -87,12 +90,18 @@ class SplitSection(Section):
     column: str | None = Field(None, description="Column of the group, or of the date (ISO 8601).")
     test: Share = Field(0.2, description="Share of the rows (of the groups, for group) kept for the test.")
     seed: int = Field(42, description="Seed of random and group.")
+    folds: int | None = Field(None, ge=1, description="time: number of walk-forward folds; each tests on later days.")
+    fold: int | None = Field(None, ge=1, description="time: which of the folds this run trains and tests.")
 
     @model_validator(mode="after")
     def _column_where_needed(self) -> SplitSection:
         if (self.method in ("group", "time")) != (self.column is not None):
             wanted = "needs" if self.column is None else "does not take"
             raise ValueError(f"method '{self.method}' {wanted} 'column'")
+        if (self.folds is None) != (self.fold is None) or (self.folds and self.method != "time"):
+            raise ValueError("'folds' and 'fold' go together, with method 'time'")
+        if self.folds and self.fold and self.fold > self.folds:
+            raise ValueError(f"there is no fold {self.fold} of {self.folds}")
         return self
 
 
@@ -106,6 +115,10 @@ class MarketSection(Section):
     moves: int = Field(5, ge=0, description="Sessions whose moves are told.")
     stories: int = Field(8, ge=0, description="Newest stories at most.")
     days: int = Field(5, ge=1, description="Calendar days that a story stays news.")
+    mask: bool = Field(False, description="Replace tickers, names and dates; what is left may still tell who it is.")
+    names: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(
+        default_factory=dict, description="Ticker -> the company's names, for mask."
+    )
     embargo_days: int = Field(0, ge=0, description="Days between the last known outcome and the first held-out row.")
 
 

@@ -96,7 +96,9 @@ def test_a_recipe_is_frozen() -> None:
 
 
 def test_a_dumped_forecast_names_no_key_of_another_task() -> None:
-    recipe = parse_recipe("task: {name: forecast, horizon: 5}\ndata: {market: {moves: 3}, split: {method: time, column: date}}")
+    recipe = parse_recipe(
+        "task: {name: forecast, horizon: 5}\ndata: {market: {moves: 3}, split: {method: time, column: date}}"
+    )
     assert "labels" not in recipe.as_dict()["task"] and parse_recipe(dump_recipe(recipe)) == recipe
 
 

@@ -30,7 +30,7 @@ _MONTHS = {
     for name in names
 }
 _NAME = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_DAYS = (
+DAYS = (
     re.compile(r"\b(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})\b"),
     re.compile(rf"\b(?P<n>{_NAME})\.? (?P<d>\d{{1,2}})(?:st|nd|rd|th)?,? (?P<y>\d{{4}})\b", re.IGNORECASE),
     re.compile(rf"\b(?P<d>\d{{1,2}})(?:st|nd|rd|th)? (?P<n>{_NAME})\.?,? (?P<y>\d{{4}})\b", re.IGNORECASE),
@@ -140,7 +140,7 @@ def _outcomes(text: str, decided: datetime, *, dated: bool) -> Iterator[str]:
 
 
 def _dates(text: str) -> Iterator[date]:
-    for pattern in _DAYS:
+    for pattern in DAYS:
         for match in pattern.finditer(text):
             parts: dict[str, Any] = match.groupdict()
             month = _MONTHS[parts["n"].lower()] if parts.get("n") else int(parts["m"])

@@ -17,7 +17,7 @@ from fingpt_lora.data.paths import format_of
 from fingpt_lora.data.point_in_time import purge
 from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.data.sources import SAMPLE, Source, open_sources
-from fingpt_lora.data.splits import by_column, hold_out, named_split
+from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forward
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, SplitSection
 
@@ -143,7 +143,10 @@ def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection, inta
     if data.split and not data.test:
         if len(set(named) - {None}) > 1:
             intake.warnings.append(f"the rows name their own split in column '{column}'; data.split overrides it")
-        parts["train"], parts["test"] = hold_out(rows, data.split.test, data.split)
+        if data.split.folds:
+            parts["train"], parts["test"] = walk_forward(rows, data.split)
+        else:
+            parts["train"], parts["test"] = hold_out(rows, data.split.test, data.split)
     elif carried:
         parts = by_column(rows, column)
         for name, part in given.items():

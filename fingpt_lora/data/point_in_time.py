@@ -7,6 +7,7 @@ are shown, never price levels: adjusted levels tell of splits and dividends to c
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
+from fingpt_lora.data.leaks import DAYS
 from fingpt_lora.data.market import Fact, Series, read_filings, read_news, read_prices
 from fingpt_lora.data.paths import expand
 from fingpt_lora.data.rows import Row
@@ -57,7 +59,8 @@ def market_rows(
 
     window = Window(horizon, market.every, market.moves, market.stories, market.days)
     news, filings = read_news(files(market.news, "news"), zone), read_filings(files(market.filings, "filings"), zone)
-    rows = list(point_in_time_rows(series, news, filings, close_of, label_of, window))
+    hidden = market.names if market.mask else None
+    rows = list(point_in_time_rows(series, news, filings, close_of, label_of, window, hidden))
     if not rows:
         longest = max(len(one.days) for one in series.values())
         raise DataError(
@@ -98,6 +101,7 @@ def point_in_time_rows(
     close_of: Close,
     label_of: Callable[[float], str],
     window: Window,
+    hidden: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of all shares, each share's oldest first.
 
@@ -108,6 +112,7 @@ def point_in_time_rows(
         close_of: a session's close, from an exchange calendar.
         label_of: move as a share -> label.
         window: what of the past is told.
+        hidden: ticker -> names to mask, beside the ticker and all dates; None masks nothing.
     """
     for ticker, prices in series.items():
         stories, statements = news.get(ticker, ()), filings.get(ticker, ())
@@ -117,8 +122,9 @@ def point_in_time_rows(
             known = [*_newest(statements, decided, 1), *_newest(stories, decided, window.stories, window.days)]
             moves = [prices.move(i - 1, i) for i in range(place - window.moves + 1, place + 1)]
             move = prices.move(place, place + window.horizon)
+            text = render(ticker, decided, moves, known)
             yield Row(
-                text=render(ticker, decided, moves, known),
+                text=text if hidden is None else mask(text, (ticker, *hidden.get(ticker, ()))),
                 label=label_of(move),
                 origin=ticker,
                 line=place + 1,
@@ -169,6 +175,20 @@ def render(ticker: str, decided: datetime, moves: Sequence[float], facts: Sequen
     return "\n".join(lines)
 
 
+def mask(text: str, names: Sequence[str]) -> str:
+    """Replace names and dates, so that a model cannot recall what became of them.
+
+    It may still know who is meant: figures and events identify a company to a model that has read of them.
+    """
+    for pattern in DAYS:
+        text = pattern.sub("[DATE]", text)
+    for name in sorted(names, key=len, reverse=True):
+        # Han names stand without a border; others must not be cut out of longer words.
+        border = r"" if re.search(r"[\u4e00-\u9fff]", name) else r"(?<!\w){}(?!\w)"
+        text = re.sub((border or "{}").format(re.escape(name)), "[COMPANY]", text, flags=re.IGNORECASE)
+    return text
+
+
 def _newest(facts: Sequence[Fact], decided: datetime, count: int, days: int | None = None) -> list[Fact]:
     """Return the last facts that were available at the decision, oldest first."""
     stop = bisect_right(facts, decided, key=lambda fact: fact.available_at)
@@ -187,23 +207,6 @@ def purge(train: Sequence[Row], held_out: Sequence[Row], embargo: timedelta = ti
         return list(train)
     first = min(_time(row, "decided_at") for row in held_out)
     return [row for row in train if _time(row, "target_end") + embargo <= first]
-
-
-def walk_forward(
-    rows: Sequence[Row], folds: int, embargo: timedelta = timedelta()
-) -> Iterator[tuple[list[Row], list[Row]]]:
-    """Yield (train, test) of growing history: the days are cut into ``folds`` + 1 parts, each tested on all before it.
-
-    Raises:
-        ValueError: there are fewer days than parts.
-    """
-    days = sorted({row.fields["date"] for row in rows})
-    if folds < 1 or len(days) <= folds:
-        raise ValueError(f"{len(days)} days cannot be cut into {folds + 1} parts")
-    bounds = [days[len(days) * part // (folds + 1)] for part in range(1, folds + 1)]
-    for start, stop in zip(bounds, [*bounds[1:], None], strict=True):
-        test = [row for row in rows if row.fields["date"] >= start and (stop is None or row.fields["date"] < stop)]
-        yield purge([row for row in rows if row.fields["date"] < start], test, embargo), test
 
 
 def _time(row: Row, field: str) -> datetime:

@@ -65,6 +65,27 @@ def hold_out(rows: Sequence[Row], share: float, split: SplitSection) -> Parts:
     return parts
 
 
+def walk_forward(rows: Sequence[Row], split: SplitSection) -> Parts:
+    """Return (everything before, the fold's own days): the days are cut into ``folds`` + 1 parts of equal number.
+
+    What comes after the fold is left out, as it had not happened yet.
+
+    Raises:
+        DataError: there are fewer days than parts.
+    """
+    assert split.folds is not None and split.fold is not None
+    days = [_day(row, split.column) for row in rows]
+    different = sorted(set(days))
+    if len(different) <= split.folds:
+        raise DataError(
+            f"data.split: {len(different)} days cannot be cut into {split.folds + 1} parts. Ask for fewer folds."
+        )
+    bounds = [different[len(different) * part // (split.folds + 1)] for part in range(1, split.folds + 1)]
+    start, stop = bounds[split.fold - 1], (*bounds, date.max)[split.fold]
+    before = [row for row, day in zip(rows, days, strict=True) if day < start]
+    return before, [row for row, day in zip(rows, days, strict=True) if start <= day < stop]
+
+
 def _random(rows: Sequence[Row], share: float, split: SplitSection) -> set[int]:
     """Draw within each label, so that both sides have the labels in the same proportion.
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fingpt_lora.data import load_splits
 from fingpt_lora.data.leaks import leaks_of, overlaps
 from fingpt_lora.data.market import Fact, Series
-from fingpt_lora.data.point_in_time import Window, market_rows, point_in_time_rows, purge, walk_forward
+from fingpt_lora.data.point_in_time import Window, market_rows, point_in_time_rows, purge
 from fingpt_lora.data.rows import Row
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, MarketSection, SplitSection
@@ -89,20 +89,15 @@ def test_unpurged_rows_are_seen() -> None:
     assert len(list(overlaps(rows[:-5], rows[-5:]))) == 2
 
 
-@given(st.integers(1, 5), st.integers(1, 3))
-def test_walking_forward_tests_every_later_day_once_on_what_came_before(folds: int, horizon: int) -> None:
-    rows = rows_of(prices([10.0] * 40), Window(horizon, moves=0))
-    tested: list[str] = []
-    for train, test in walk_forward(rows, folds):
-        assert train and test and not list(overlaps(train, test))
-        assert max(row.fields["date"] for row in train) < min(row.fields["date"] for row in test)
-        tested += [row.fields["date"] for row in test]
-    assert tested == sorted(set(tested)) and tested[-1] == rows[-1].fields["date"]
-
-
-def test_too_many_folds_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be cut"):
-        list(walk_forward(rows_of(prices([10.0] * 5), Window(moves=0)), 9))
+def test_masked_rows_name_neither_share_nor_day() -> None:
+    fact = story("On 3 January 2024 Acme Corp. said that ACMEX is no ACME. 阿克姆公司", close_of(START))
+    news = {"ACME": [fact]}
+    (row, *_) = point_in_time_rows(
+        {"ACME": prices([10.0] * 4)}, news, {}, close_of, ForecastTask().label_of, Window(moves=0),
+        {"ACME": ("Acme Corp.", "阿克姆")},
+    )  # fmt: skip
+    assert row.text == "[COMPANY], [DATE]\n[DATE]: On [DATE] [COMPANY] said that ACMEX is no [COMPANY]. [COMPANY]公司"
+    assert row.fields["facts"][0]["text"] == fact.text and not list(leaks_of(row))
 
 
 def test_real_prices_of_a_package_become_rows_at_the_closes_of_their_exchange() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingpt_lora.data.rows import Row
-from fingpt_lora.data.splits import by_column, hold_out
+from fingpt_lora.data.splits import by_column, hold_out, walk_forward
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import SplitSection
 
@@ -134,3 +134,32 @@ def test_a_column_names_the_split() -> None:
     }
     with pytest.raises(DataError, match=r"a\.csv:2: 'eval' in column 'split' names no split"):
         by_column(make(["neutral"], split=["eval"]), "split")
+
+
+@given(st.integers(1, 5), st.integers(0, 30))
+def test_walking_forward_tests_every_later_day_once_on_what_came_before(folds: int, more: int) -> None:
+    days = [date(2024, 1, 1) + timedelta(days=n // 2) for n in range(2 * (folds + 1) + more)]
+    rows = make(["neutral"] * len(days), date=[day.isoformat() for day in days])
+    tested: list[Row] = []
+    for fold in range(1, folds + 1):
+        before, test = walk_forward(rows, SplitSection(method="time", column="date", folds=folds, fold=fold))
+        assert before and test and max(row.fields["date"] for row in before) < min(row.fields["date"] for row in test)
+        assert tested == before[len(before) - len(tested) :]
+        tested += test
+    assert tested == rows[len(rows) - len(tested) :]
+
+
+def test_too_many_folds_are_refused() -> None:
+    with pytest.raises(DataError, match="2 days cannot be cut into 3 parts"):
+        walk_forward(
+            make(["neutral"] * 2, date=["2024-01-01", "2024-01-02"]),
+            SplitSection(method="time", column="date", folds=2, fold=1),
+        )
+
+
+@pytest.mark.parametrize(
+    "section", [{"method": "time", "column": "date", "folds": 2}, {"method": "random", "folds": 2, "fold": 1}, {"method": "time", "column": "date", "folds": 2, "fold": 3}]
+)  # fmt: skip
+def test_folds_are_of_time_and_numbered(section: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="fold"):
+        SplitSection(**section)
