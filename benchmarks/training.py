@@ -229,7 +229,8 @@ def _necessary_flops(batch: Sequence[Sequence[int]], linear: int, adapter: int) 
     from fingpt_lora.batching import common_prefix
 
     shared = common_prefix(batch)
-    tokens = shared + sum(len(row) - shared for row in batch)
+    # The last token of a row is only asked for, never run.
+    tokens = shared + sum(len(row) - 1 - shared for row in batch)
     return tokens * (4.0 * linear + 6.0 * adapter)
 
 

@@ -11,7 +11,8 @@ the rows of a supervised batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,34 @@ class Layout(NamedTuple):
     grid: torch.Tensor
     places: torch.Tensor
     allowed: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Layout:
+        """Return the layout on a device."""
+        allowed = None if self.allowed is None else self.allowed.to(device)
+        return Layout(self.grid.to(device), self.places.to(device), allowed)
+
+
+def layout(lengths: Sequence[int], branches: Sequence[Sequence[int]] | None = None, *, start: int = 0) -> Layout:
+    """Lay rows out one after the other.
+
+    Args:
+        lengths: tokens of each row.
+        branches: per row the tokens of each of its branches, which stand at the row's end; a branch sees what stands
+            before the first one, and itself. None where no row has any.
+        start: tokens of the sequence before the first row.
+    """
+    width, starts = max(lengths), list(itertools.accumulate(lengths[:-1], initial=start))
+    grid = [[*range(first, first + n), *[0] * (width - n)] for first, n in zip(starts, lengths, strict=True)]
+    places = [row * width + column for row, n in enumerate(lengths) for column in range(n)]
+    allowed = None
+    if branches is not None:
+        allowed = torch.ones(len(lengths), width, width, dtype=torch.bool).tril()
+        for row, (length, own) in enumerate(zip(lengths, branches, strict=True)):
+            trunk = branch = length - sum(own)
+            for tokens in own:
+                allowed[row, branch : branch + tokens, trunk:branch] = False
+                branch += tokens
+    return Layout(torch.tensor(grid), torch.tensor(places), allowed)
 
 
 def shared_prefix_attention(

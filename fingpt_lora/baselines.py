@@ -6,6 +6,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -81,16 +82,10 @@ def tfidf_baseline(
     if len(set(train_labels)) < 2 or not any(text.strip() for text in train_texts):
         return majority_baseline(train_labels, gold, labels)
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_pipeline
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn requires it
 
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_TOKEN),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
-    )
-    model = make_pipeline(features, LogisticRegression(C=10.0, max_iter=1000))
+    model = make_pipeline(tfidf_features(), tfidf_regression())
     # The optimizer's vectors are short: on a busy machine, waiting for a second thread makes it six times slower.
     # A thousand steps are ample; a last digit that is not settled is nothing to tell the user about.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -101,3 +96,21 @@ def tfidf_baseline(
     probabilities[:, [labels.index(label) for label in model.classes_]] = known
     answers = tuple(labels[i] for i in probabilities.argmax(axis=1))
     return Predictions(labels, tuple(gold), answers, probabilities)
+
+
+def tfidf_features() -> Any:
+    """Return the features of the TF-IDF baselines: words and pairs of them, and sequences of characters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    return make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_TOKEN),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+    )
+
+
+def tfidf_regression() -> Any:
+    """Return the classifier of the TF-IDF baselines."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=10.0, max_iter=1000)

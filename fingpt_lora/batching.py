@@ -12,10 +12,9 @@ Only the positions that carry a loss reach the vocabulary.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,46 +44,85 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
 
 
+class _Path(NamedTuple):
+    """Tokens in a line, and for each of them the id that is to come next, or -100 where nobody asks."""
+
+    ids: list[int]
+    targets: list[int]
+
+
+class _Row(NamedTuple):
+    """A row as the layers see it: a trunk, and branches that see the trunk and themselves."""
+
+    trunk: _Path
+    branches: list[_Path]
+
+
+def _row(example: Mapping[str, Any]) -> _Row:
+    """Cut an example into trunk and branches. The last token of each path is only asked for, never run."""
+    ids, labels = list(example["input_ids"]), list(example["labels"])
+    starts = list(example.get("branches") or ())
+    if not starts:
+        return _Row(_Path(ids[:-1], labels[1:]), [])
+    ends = [*starts[1:], len(ids)]
+    branches = [_Path(ids[a : b - 1], labels[a + 1 : b]) for a, b in zip(starts, ends, strict=True)]
+    return _Row(_Path(ids[: starts[0]], [IGNORED] * starts[0]), branches)
+
+
 @dataclass(frozen=True)
 class Collator:
-    """Turns examples (``input_ids``, ``labels``) into the tensors of one step."""
+    """Turns examples (``input_ids``, ``labels``, and ``branches`` where there are any) into the tensors of one step."""
 
     pad_id: int
     share_prefix: bool
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return ``input_ids``, ``labels`` and what the layout needs beside them.
+        """Return ``input_ids``, ``labels`` (what each position is to predict) and what the layout needs beside them.
 
-        One sequence: ids and labels (1, tokens), ``position_ids`` (1, tokens), and ``grid`` and ``places`` of
-        :class:`fingpt_lora.attention.Layout`. Padded: all (rows, longest), with an ``attention_mask``.
+        One sequence: ids and labels (1, tokens), ``position_ids`` (1, tokens), and ``grid``, ``places`` and, with
+        branches, ``allowed`` of :class:`fingpt_lora.attention.Layout`. Padded: all (rows, longest), with an
+        ``attention_mask``; every branch is a row, with the trunk before it.
         """
-        if not self.share_prefix:
-            # Padded on the left, so that the answers of a batch stand in the same last columns.
-            return {
-                "input_ids": pad_left([row["input_ids"] for row in examples], self.pad_id),
-                "attention_mask": pad_left([[1] * len(row["input_ids"]) for row in examples], 0),
-                "labels": pad_left([row["labels"] for row in examples], IGNORED),
-            }
-        # The token before the first supervised one must stay in the row: its logits carry the loss.
-        shared = common_prefix([row["input_ids"][: _answer_start(row["labels"])] for row in examples])
-        lengths = [len(row["input_ids"]) - shared for row in examples]
-        width, starts = max(lengths), list(itertools.accumulate(lengths[:-1], initial=shared))
-        grid = [[*range(start, start + n), *[0] * (width - n)] for start, n in zip(starts, lengths, strict=True)]
-        places = [row * width + column for row, n in enumerate(lengths) for column in range(n)]
-        positions = [*range(shared), *(shared + column for n in lengths for column in range(n))]
-        ids = examples[0]["input_ids"][:shared] + [t for row in examples for t in row["input_ids"][shared:]]
-        labels = [IGNORED] * shared + [label for row in examples for label in row["labels"][shared:]]
+        rows = [_row(example) for example in examples]
+        if self.share_prefix:
+            return _one_sequence(rows)
+        paths = [
+            _Path(row.trunk.ids + branch.ids, row.trunk.targets + branch.targets)
+            for row in rows
+            for branch in row.branches or [_Path([], [])]
+        ]
+        # Padded on the left, so that the answers of a batch stand in the same last columns.
         return {
-            "input_ids": torch.tensor([ids]),
-            "position_ids": torch.tensor([positions]),
-            "labels": torch.tensor([labels]),
-            "grid": torch.tensor(grid),
-            "places": torch.tensor(places),
+            "input_ids": pad_left([path.ids for path in paths], self.pad_id),
+            "attention_mask": pad_left([[1] * len(path.ids) for path in paths], 0),
+            "labels": pad_left([path.targets for path in paths], IGNORED),
         }
 
 
-def _answer_start(labels: Sequence[int]) -> int:
-    return next(position for position, label in enumerate(labels) if label != IGNORED)
+def _one_sequence(rows: Sequence[_Row]) -> dict[str, torch.Tensor]:
+    # A token that is asked about stays in its row: its logits carry the loss.
+    shared = common_prefix([row.trunk.ids[: _first_asked(row.trunk) + 1] for row in rows])
+    ids, targets, positions = list(rows[0].trunk.ids[:shared]), [IGNORED] * shared, list(range(shared))
+    lengths = []
+    for row in rows:
+        before = len(ids)
+        for path, start in ((row.trunk, 0), *((branch, len(row.trunk.ids)) for branch in row.branches)):
+            skipped = shared if path is row.trunk else 0
+            ids += path.ids[skipped:]
+            targets += path.targets[skipped:]
+            positions += range(start + skipped, start + len(path.ids))
+        lengths.append(len(ids) - before)
+    branches = [[len(branch.ids) for branch in row.branches] for row in rows]
+    layout = attention.layout(lengths, branches if any(branches) else None, start=shared)
+    batch = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
+    batch |= {"labels": torch.tensor([targets]), "grid": layout.grid, "places": layout.places}
+    return batch if layout.allowed is None else batch | {"allowed": layout.allowed}
+
+
+def _first_asked(path: _Path) -> int:
+    """Return the first position whose next id is supervised; the last one where none is."""
+    asked = (place for place, target in enumerate(path.targets) if target != IGNORED)
+    return next(asked, len(path.ids) - 1)
 
 
 def rows_of(batch: Mapping[str, torch.Tensor]) -> list[list[int]]:
@@ -109,10 +147,10 @@ def supervised_logits(model: torch.nn.Module, batch: Mapping[str, torch.Tensor])
     """
     labels = batch["labels"]
     columns = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
-    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
-    inputs["logits_to_keep"] = columns - 1  # position t predicts t + 1
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False, "logits_to_keep": columns}
     if "grid" in batch:
-        inputs |= {"position_ids": batch["position_ids"], "layout": Layout(batch["grid"], batch["places"])}
+        layout = Layout(batch["grid"], batch["places"], batch.get("allowed"))
+        inputs |= {"position_ids": batch["position_ids"], "layout": layout}
     else:
         mask = batch["attention_mask"]
         inputs |= {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}

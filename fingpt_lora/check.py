@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from fingpt_lora import runs
 from fingpt_lora.contract import CONTRACT_FILE
+from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
@@ -44,10 +46,12 @@ def show_plan(plan: Plan) -> None:
 
 
 def _row_table(plan: Plan) -> Table:
-    table = Table("split", *plan.contract.labels, "all", box=box.SIMPLE_HEAD)
+    shown = (*plan.contract.labels, NONE) if plan.task.several else plan.contract.labels
+    table = Table("split", *shown, "all", box=box.SIMPLE_HEAD)
     for name in ("train", "validation", "test"):
-        counts = Counter(row.label for row in getattr(plan.splits, name))
-        table.add_row(name, *(str(counts[label]) for label in plan.contract.labels), str(sum(counts.values())))
+        rows = getattr(plan.splits, name)
+        counts = Counter(label for row in rows for label in labels_of(row))
+        table.add_row(name, *(str(counts[label]) for label in shown), str(len(rows)))
     return table
 
 
@@ -63,16 +67,19 @@ def _audit_lines(plan: Plan) -> list[str]:
 
 def _sample(plan: Plan) -> list[int]:
     """Return three training rows, of different labels where there are as many."""
-    seen: dict[str | None, int] = {}
+    seen: dict[str, int] = {}
     for number, row in enumerate(plan.splits.train):
-        seen.setdefault(row.label, number)
+        seen.setdefault(labels_of(row)[0], number)
     return [*seen.values(), *(n for n in range(len(plan.train)) if n not in seen.values())][:3]
 
 
 def _rendered(plan: Plan, example: Example) -> Text:
-    start = next(i for i, label in enumerate(example.labels) if label != IGNORED)
-    text = Text(plan.encoder.text(example.ids[:start]))
-    text.append(plan.encoder.text(example.ids[start:]), style="bold black on green")
+    text = Text()
+    pieces = itertools.groupby(zip(example.ids, example.labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+    for supervised, pairs in pieces:
+        text.append(plan.encoder.text([i for i, _ in pairs]), style="bold black on green" if supervised else "")
+        if supervised and example.branches:
+            text.append("  ")
     return text
 
 

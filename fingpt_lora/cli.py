@@ -113,7 +113,9 @@ def _prediction_table(texts: list[str], answers: list[dict[str, Any]]) -> Any:
 
     for text, answer in zip(texts, answers, strict=True):
         shares = [f"{answer['probabilities'][name]:.3f}" for name in names]
-        table.add_row(Text(text), answer["label"] or "(no valid answer)", *shares)
+        label = answer["label"]
+        shown = (", ".join(label) or "none") if isinstance(label, list) else label or "(no valid answer)"
+        table.add_row(Text(text), shown, *shares)
     return table
 
 

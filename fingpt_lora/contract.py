@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
 from fingpt_lora.errors import PromptError
-from fingpt_lora.tasks.base import Language, Task
+from fingpt_lora.tasks.base import VERDICTS, Language, Task
 
 CONTRACT_FILE = "prompt_contract.json"
 
@@ -27,11 +27,15 @@ _PROBE = "Net sales rose 12.5 % to EUR 3.1bn; 净利润同比增长。 $ABC ↑ 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the article in one language, and the answers, as text."""
+    """What stands around the article in one language, and the answers, as text.
+
+    With ``verdicts`` (yes and no), an answer is what stands before one of them, and each is asked for by itself.
+    """
 
     before: str
     after: str
     answers: Mapping[str, str]
+    verdicts: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,15 @@ class PromptContract:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over the contract, in hexadecimal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract and its hash as plain JSON types."""
-        return {**asdict(self), "hash": self.hash}
+        return {**self._plain(), "hash": self.hash}
+
+    def _plain(self) -> dict[str, Any]:
+        # Without what does not apply, so that a contract of one-answer tasks is what it was before there were others.
+        return asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if not (k == "verdicts" and v is None)})
 
     @classmethod
     def load(cls, folder: Path) -> PromptContract:
@@ -70,7 +78,10 @@ class PromptContract:
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             stored = saved.pop("hash")
-            frames = {language: Frame(**frame) for language, frame in saved.pop("frames").items()}
+            frames = {
+                language: Frame(**{**frame, "verdicts": _pair(frame.get("verdicts"))})
+                for language, frame in saved.pop("frames").items()
+            }
             for key in ("labels", "stop_ids"):
                 saved[key] = tuple(saved[key])
             contract = cls(frames=frames, **saved)
@@ -84,6 +95,10 @@ class PromptContract:
                 "in other words than it learned. Restore the file or train again."
             )
         return contract
+
+
+def _pair(verdicts: Sequence[str] | None) -> tuple[str, str] | None:
+    return None if verdicts is None else (verdicts[0], verdicts[1])
 
 
 def load_tokenizer(checkpoint: Path) -> Tokenizer:
@@ -146,7 +161,8 @@ def make_contract(
             before, after, end = chat_frame(settings, task.instruction(language), system, checkpoint)
         else:
             before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
-        frames[language] = Frame(before, after, {label: task.answer(label, language) for label in task.labels})
+        answers = {label: task.answer(label, language) for label in task.labels}
+        frames[language] = Frame(before, after, answers, VERDICTS[language] if task.several else None)
     return PromptContract(
         task=task.name,
         template=template,

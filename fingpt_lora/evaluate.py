@@ -14,15 +14,19 @@ from fingpt_lora.atomic import write_json
 from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
 from fingpt_lora.console import is_main
 from fingpt_lora.data import Row
+from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.generate import generate_answers
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
-from fingpt_lora.plan import Plan, labels, texts
+from fingpt_lora.multilabel import LabelSets, half, majority_sets, multilabel_metrics, tfidf_sets, tuned_thresholds
+from fingpt_lora.plan import Plan, label_sets, labels, texts
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
 from fingpt_lora.tasks import ForecastTask
-from fingpt_lora.tasks.base import language_of
+from fingpt_lora.tasks.base import OneAnswer, language_of
+
+Answers = Predictions | LabelSets
 
 
 def predict_rows(
@@ -34,19 +38,23 @@ def predict_rows(
 ) -> tuple[list[str | None], np.ndarray | None]:
     """Return the label of each text (None = an answer that is not one), and in score mode the probabilities.
 
+    Of a task with several labels, the probability of each by itself; its label is left to thresholds.
+
     Returns:
         labels of length (rows,) and probabilities of shape (rows, labels) or None in generate mode.
     """
+    task = encoder.task
     if section.mode == "generate":
+        assert isinstance(task, OneAnswer)  # the plan sees to it
         answers = generate_answers(model, encoder, rows, batch_size=section.batch_size, progress=progress)
-        pairs = zip(rows, answers, strict=True)
-        return [encoder.task.parse(answer, encoder.task.language(text)) for text, answer in pairs], None
+        return [task.parse(answer, task.language(text)) for text, answer in zip(rows, answers, strict=True)], None
     log_probs = score_labels(model, encoder, rows, batch_size=section.batch_size, progress=progress)
     names = encoder.contract.labels
-    return [names[i] for i in log_probs.argmax(axis=1)], np.exp(log_probs)
+    labels = [None] * len(rows) if task.several else [names[i] for i in log_probs.argmax(axis=1)]
+    return labels, np.exp(log_probs)
 
 
-def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what: str | None = None) -> Predictions:
+def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what: str | None = None) -> Answers:
     """Predict labelled rows, shared among the processes of a run; every process gets all predictions.
 
     Args:
@@ -70,7 +78,18 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
             if merged is not None:
                 merged[other::world] = part_probabilities
         probabilities = merged
-    return Predictions(plan.contract.labels, tuple(labels(rows)), tuple(predicted), probabilities)
+    names = plan.contract.labels
+    if plan.task.several:
+        assert probabilities is not None  # such a task is scored
+        return LabelSets(names, tuple(label_sets(rows)), probabilities, half(names))
+    return Predictions(names, tuple(labels(rows)), tuple(predicted), probabilities)
+
+
+def figures(answers: Answers, *, bootstrap: int = 1000, confidence: float = 0.95) -> dict[str, Any]:
+    """Return the figures of either kind of answers."""
+    measure: Callable[..., dict[str, Any]]
+    measure = multilabel_metrics if isinstance(answers, LabelSets) else classification_metrics
+    return measure(answers, bootstrap=bootstrap, confidence=confidence)
 
 
 def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
@@ -108,70 +127,96 @@ class _progress:
             self._bar.close()
 
 
-def evaluate_base(plan: Plan, base: torch.nn.Module) -> Predictions | None:
+def evaluate_base(plan: Plan, base: torch.nn.Module) -> Answers | None:
     """Score the untouched base model on the test rows, where the recipe wants it."""
     if not plan.recipe.evaluation.base_model:
         return None
-    return predict_split(plan, base, plan.splits.test, "Scoring the untouched base model")
+    return _answer(plan, base, "Scoring the untouched base model")
 
 
-def evaluate_run(
-    plan: Plan, model: torch.nn.Module, base: Predictions | None, training: dict[str, Any]
-) -> dict[str, Any]:
+def _answer(plan: Plan, model: torch.nn.Module, what: str) -> Answers:
+    """Predict the test rows; where each label has a threshold, tuned on the validation rows."""
+    own = predict_split(plan, model, plan.splits.test, what)
+    if isinstance(own, LabelSets) and plan.splits.validation:
+        held_out = predict_split(plan, model, plan.splits.validation, f"{what}: validation rows")
+        assert isinstance(held_out, LabelSets)
+        return own.with_thresholds(tuned_thresholds(held_out))
+    return own
+
+
+def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, training: dict[str, Any]) -> dict[str, Any]:
     """Return the content of ``metrics.json``: test, baselines, comparison, train."""
-    own = predict_split(plan, model, plan.splits.test, "Scoring the adapter")
-    section, train_rows = plan.recipe.evaluation, plan.splits.train
+    own = _answer(plan, model, "Scoring the adapter")
+    section = plan.recipe.evaluation
     settings: dict[str, Any] = {"bootstrap": section.bootstrap, "confidence": section.confidence}
-    metrics: dict[str, Any] = {"test": classification_metrics(own, **settings)}
+    metrics: dict[str, Any] = {"test": figures(own, **settings)}
     if not is_main():
         return metrics
-    train_labels, test_texts = labels(train_rows), texts(plan.splits.test)
-    given = (texts(train_rows), train_labels, test_texts, own.gold, own.labels)
-    baselines = {
-        "majority": majority_baseline(train_labels, own.gold, own.labels),
-        "tfidf_logreg": tfidf_baseline(*given),
-    }
-    if isinstance(plan.task, ForecastTask):
-        last = [plan.task.label_of(row.fields["last_move"]) for row in plan.splits.test if "last_move" in row.fields]
-        if len(last) == len(own.gold):
-            baselines["persistence"] = persistence_baseline(last, own.gold, own.labels)
-        baselines["shuffled"] = shuffled_baseline(*given)
+    baselines = _set_baselines(plan) if isinstance(own, LabelSets) else _baselines(plan)
     if base is not None:
         baselines["base_model"] = base
-    metrics["baselines"] = {name: classification_metrics(p, **settings) for name, p in baselines.items()}
+    metrics["baselines"] = {name: figures(p, **settings) for name, p in baselines.items()}
     metrics["comparison"] = {
         name: paired_bootstrap(own, p, bootstrap=section.bootstrap, confidence=section.confidence)
         for name, p in baselines.items()
     }
     metrics["train"] = {key: value for key, value in training.items() if key not in ("log_history", "step_seconds")}
+    test_texts = texts(plan.splits.test)
     languages = {language_of(text) for text in test_texts}  # of the text, whatever language it is asked about in
     if len(languages) > 1:
         metrics["test_by_language"] = {
-            language: classification_metrics(_only(own, test_texts, language), **settings)
-            for language in sorted(languages)
+            language: figures(_only(own, test_texts, language), **settings) for language in sorted(languages)
         }
     return metrics
 
 
-def _only(predictions: Predictions, test_texts: Sequence[str], language: str) -> Predictions:
+def _baselines(plan: Plan) -> dict[str, Answers]:
+    train_labels, names = labels(plan.splits.train), plan.contract.labels
+    gold, test_texts = tuple(labels(plan.splits.test)), texts(plan.splits.test)
+    given = (texts(plan.splits.train), train_labels, test_texts, gold, names)
+    found: dict[str, Answers] = {
+        "majority": majority_baseline(train_labels, gold, names),
+        "tfidf_logreg": tfidf_baseline(*given),
+    }
+    if isinstance(plan.task, ForecastTask):
+        last = [plan.task.label_of(row.fields["last_move"]) for row in plan.splits.test if "last_move" in row.fields]
+        if len(last) == len(gold):
+            found["persistence"] = persistence_baseline(last, gold, names)
+        found["shuffled"] = shuffled_baseline(*given)
+    return found
+
+
+def _set_baselines(plan: Plan) -> dict[str, Answers]:
+    train, names = plan.splits.train, plan.contract.labels
+    asked = [*plan.splits.test, *plan.splits.validation]
+    tfidf = tfidf_sets(texts(train), label_sets(train), texts(asked), label_sets(asked), names)
+    own, held_out = tfidf.parted(len(plan.splits.test))
+    if held_out is not None:
+        own = own.with_thresholds(tuned_thresholds(held_out))
+    return {"majority": majority_sets(label_sets(train), label_sets(plan.splits.test), names), "tfidf_logreg": own}
+
+
+def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers:
     rows = [i for i, text in enumerate(test_texts) if language_of(text) == language]
-    probabilities = predictions.probabilities
-    return Predictions(
-        predictions.labels,
-        tuple(predictions.gold[i] for i in rows),
-        tuple(predictions.predicted[i] for i in rows),
-        None if probabilities is None else probabilities[rows],
-    )
+    gold = tuple(answers.gold[i] for i in rows)
+    if isinstance(answers, LabelSets):
+        return LabelSets(answers.labels, gold, answers.probabilities[rows], answers.thresholds)
+    probabilities = None if answers.probabilities is None else answers.probabilities[rows]
+    return Predictions(answers.labels, gold, tuple(answers.predicted[i] for i in rows), probabilities)
 
 
 def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[str, Any]) -> None:
     """Write ``metrics.json``, plots, report and model card into the run folder."""
     audit = plan.splits.audit.as_dict()
     write_json(folder / runs.METRICS, {**metrics, "audit": audit})
-    examples: dict[str, list[str]] = {label: [] for label in plan.contract.labels}
+    if plan.task.several:
+        thresholds = {label: own["threshold"] for label, own in metrics["test"]["per_class"].items()}
+        write_json(folder / runs.THRESHOLDS, thresholds)
+    examples: dict[str, list[str]] = {label: [] for label in (*plan.contract.labels, NONE)}
     for row in plan.splits.train:
-        if len(examples[str(row.label)]) < 3:
-            examples[str(row.label)].append(row.text)
+        for label in labels_of(row):
+            if len(examples[label]) < 3:
+                examples[label].append(row.text)
     context = report.ReportContext(
         name=folder.name,
         task=plan.task.name,

@@ -7,7 +7,7 @@ then a thousand bootstrap draws cost one array operation instead of a thousand c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def classification_metrics(
             "counts": counts[:, : len(columns)].tolist(),
         },
         "intervals": {
-            name: _interval(value, confidence)
+            name: interval(value, confidence)
             for name, value in _figures(draws.reshape(bootstrap, *counts.shape)).items()
         },
         "confidence": confidence,
@@ -129,7 +129,7 @@ def _figures(counts: np.ndarray) -> dict[str, np.ndarray]:
     hits = np.diagonal(counts[:, :, :-1], axis1=1, axis2=2)  # (draws, labels)
     gold, predicted = counts.sum(axis=2), counts.sum(axis=1)  # (draws, labels), (draws, labels + 1)
     mentions = gold + predicted[:, :-1]
-    f1 = _divide(2 * hits, mentions)
+    f1 = divide(2 * hits, mentions)
     # Matthews correlation for many classes (Gorodkin 2004); gold has no invalid class.
     correct = hits.sum(axis=1)
     covariance = correct * total - (gold * predicted[:, :-1]).sum(axis=1)
@@ -137,19 +137,20 @@ def _figures(counts: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "accuracy": correct / total,
         "weighted_f1": (f1 * gold).sum(axis=1) / total,
-        "macro_f1": _divide(f1.sum(axis=1), (mentions > 0).sum(axis=1)),
-        "mcc": _divide(covariance, np.sqrt(spread)),
+        "macro_f1": divide(f1.sum(axis=1), (mentions > 0).sum(axis=1)),
+        "mcc": divide(covariance, np.sqrt(spread)),
     }
 
 
-def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Divide, with 0 where there is nothing to divide by (scikit-learn's ``zero_division=0``)."""
     shares = np.zeros(np.broadcast(above, below).shape)
     np.divide(above, below, out=shares, where=below > 0)
     return shares
 
 
-def _interval(values: np.ndarray, confidence: float) -> list[float]:
+def interval(values: np.ndarray, confidence: float) -> list[float]:
+    """Return the percentile interval of bootstrap draws."""
     tail = (1 - confidence) / 2
     return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
 
@@ -157,7 +158,7 @@ def _interval(values: np.ndarray, confidence: float) -> list[float]:
 def _per_class(labels: tuple[str, ...], counts: np.ndarray) -> dict[str, dict[str, float]]:
     hits = np.diagonal(counts[:, :-1]).astype(np.float64)
     gold, predicted = counts.sum(axis=1), counts.sum(axis=0)[:-1]
-    columns = (_divide(hits, predicted), _divide(hits, gold), _divide(2 * hits, gold + predicted))
+    columns = (divide(hits, predicted), divide(hits, gold), divide(2 * hits, gold + predicted))
     return {
         label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
         for label, precision, recall, f1, support in zip(labels, *columns, gold, strict=True)
@@ -170,15 +171,7 @@ def _calibration(predictions: Predictions, probabilities: np.ndarray) -> dict[st
     gold = np.array([predictions.labels.index(label) for label in predictions.gold])
     right = np.array([a == g for a, g in zip(predictions.predicted, predictions.gold, strict=True)], dtype=float)
     confidence = probabilities.max(axis=1)
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    reliability = [
-        {
-            "confidence": float(confidence[bins == b].mean()),
-            "accuracy": float(right[bins == b].mean()),
-            "rows": int((bins == b).sum()),
-        }
-        for b in np.unique(bins)
-    ]
+    reliability = _reliability(confidence, right)
     # Rows of one confidence share their accuracy: otherwise the order of the file would decide who is kept.
     _, tied = np.unique(confidence, return_inverse=True)
     expected = (np.bincount(tied, weights=right) / np.bincount(tied))[tied]
@@ -187,7 +180,7 @@ def _calibration(predictions: Predictions, probabilities: np.ndarray) -> dict[st
     truth = np.eye(len(predictions.labels))[gold]
     said = probabilities[np.arange(rows), gold]
     return {
-        "ece": sum(abs(b["confidence"] - b["accuracy"]) * b["rows"] for b in reliability) / rows,
+        "ece": expected_calibration_error(confidence, right),
         "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
         # A label held to be impossible is surprising, not infinitely so: clipped as in sklearn.metrics.log_loss.
         "nll": float(-np.log(np.clip(said, np.finfo(np.float64).eps, None)).mean()),
@@ -199,8 +192,42 @@ def _calibration(predictions: Predictions, probabilities: np.ndarray) -> dict[st
     }
 
 
+def _reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Return the filled bins of equal width: mean confidence, share that was right, rows."""
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+            "rows": int((bins == b).sum()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Return the mean distance of confidence and accuracy over 15 bins of equal width (Guo et al. 2017).
+
+    # (n,), (n,)
+    """
+    bins = _reliability(confidence, right)
+    return sum(abs(b["confidence"] - b["accuracy"]) * b["rows"] for b in bins) / len(confidence)
+
+
+class Answered(Protocol):
+    """Gold labels beside answers."""
+
+    @property
+    def gold(self) -> tuple[Any, ...]:
+        """The right label, or labels, of each row."""
+
+    @property
+    def predicted(self) -> tuple[Any, ...]:
+        """The answer to each row."""
+
+
 def paired_bootstrap(
-    one: Predictions, other: Predictions, *, bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
+    one: Answered, other: Answered, *, bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Any]:
     """Compare the accuracy of two predictions of the same rows.
 
@@ -227,7 +254,7 @@ def paired_bootstrap(
     differences = (draws[:, 2] - draws[:, 0]) / rows
     return {
         "accuracy_difference": float(gains.mean()),
-        "interval": _interval(differences, confidence),
+        "interval": interval(differences, confidence),
         "share_better": float((differences > 0).mean()),
         "only_one_right": won,
         "only_other_right": lost,

@@ -15,7 +15,7 @@ from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
-from fingpt_lora.errors import DataError
+from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.prompts import Example, PromptEncoder
 from fingpt_lora.sections import Recipe
 from fingpt_lora.tasks import ForecastTask, Task, build_task
@@ -63,7 +63,9 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         FingptLoraError: whatever in recipe, data or model stands in the way, in one sentence.
     """
     task = build_task(recipe.task)
-    splits = load_splits(recipe.data, task.aliases, build=_builder(recipe, task))
+    if task.several and recipe.evaluation.mode == "generate":
+        raise RecipeError(f"evaluation.mode: the task '{task.name}' asks for yes or no to each label; use score.")
+    splits = load_splits(recipe.data, task.aliases, several=task.several, build=_builder(recipe, task))
     if isinstance(task, ForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     _need_rows(splits, recipe)
@@ -91,7 +93,7 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         tokenizer=tokenizer,
     )
     encoder = PromptEncoder(contract, tokenizer, task)
-    train = encoder.examples(texts(splits.train), labels(splits.train))
+    train = encoder.examples(texts(splits.train), label_sets(splits.train) if task.several else labels(splits.train))
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
     return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
 
@@ -127,8 +129,13 @@ def texts(rows: Sequence[Row]) -> list[str]:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Return the labels of labelled rows."""
+    """Return the labels of rows that carry one each."""
     return [str(row.label) for row in rows]
+
+
+def label_sets(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return the labels of rows that carry any number of them."""
+    return [row.label if isinstance(row.label, tuple) else () for row in rows]
 
 
 def _need_rows(splits: Splits, recipe: Recipe) -> None:

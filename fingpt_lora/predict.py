@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+import numpy as np
 import torch
 
 from fingpt_lora import capability, checkpoints
@@ -18,11 +19,14 @@ from fingpt_lora import model as models
 from fingpt_lora.console import note, quiet
 from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, load_labelled, stream_rows
-from fingpt_lora.errors import DataError
-from fingpt_lora.evaluate import predict_rows
-from fingpt_lora.metrics import Predictions, classification_metrics
+from fingpt_lora.data.rows import NONE
+from fingpt_lora.errors import DataError, RunError
+from fingpt_lora.evaluate import Answers, figures, predict_rows
+from fingpt_lora.metrics import Predictions
+from fingpt_lora.multilabel import LabelSets, applying
+from fingpt_lora.plan import label_sets, labels, texts
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.runs import Run, open_run
+from fingpt_lora.runs import THRESHOLDS, Run, open_run
 from fingpt_lora.tasks import build_task
 
 _CHUNK = 512  # rows read ahead: enough to sort by length, few enough for bounded memory
@@ -35,6 +39,7 @@ class Predictor:
     run: Run
     encoder: PromptEncoder
     model: torch.nn.Module
+    thresholds: np.ndarray | None = None  # (labels,), where any number of them may apply
 
     @classmethod
     def load(cls, folder: str | Path, *, merge: bool = True) -> Predictor:
@@ -53,17 +58,42 @@ class Predictor:
         with quiet():
             base = models.load_base(here.model, checkpoint, device=machine.device)
             adapted = models.load_adapter(base, run.folder / models.ADAPTER_FOLDER, run.recipe)
-        return cls(run, encoder, models.merged_where_exact(adapted, here.model) if merge else adapted)
+        model = models.merged_where_exact(adapted, here.model) if merge else adapted
+        return cls(run, encoder, model, _thresholds(run, encoder) if encoder.task.several else None)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share)."""
-        labels, probabilities = predict_rows(self.model, self.encoder, texts, self.run.recipe.evaluation)
+    def predict(self, articles: Sequence[str]) -> list[dict[str, Any]]:
+        """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share).
+
+        Where any number of labels may apply, ``label`` is the list of those whose probability reaches their
+        threshold, and each probability stands for itself.
+        """
+        found, probabilities = predict_rows(self.model, self.encoder, articles, self.run.recipe.evaluation)
         names = self.encoder.contract.labels
-        shares = [None] * len(texts) if probabilities is None else probabilities.tolist()
+        if self.thresholds is not None:
+            assert probabilities is not None  # such a task is scored
+            return [
+                {
+                    "label": list(applying(row >= self.thresholds, names)),
+                    "probabilities": dict(zip(names, row, strict=True)),
+                }
+                for row in probabilities.tolist()
+            ]
+        shares = [None] * len(articles) if probabilities is None else probabilities.tolist()
         return [
             {"label": label, "probabilities": None if row is None else dict(zip(names, row, strict=True))}
-            for label, row in zip(labels, shares, strict=True)
+            for label, row in zip(found, shares, strict=True)
         ]
+
+
+def _thresholds(run: Run, encoder: PromptEncoder) -> np.ndarray:
+    try:
+        written = json.loads((run.folder / THRESHOLDS).read_text(encoding="utf-8"))
+        return np.array([float(written[label]) for label in encoder.contract.labels])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"'{run.folder / THRESHOLDS}' does not tell from which probability each label counts ({error}). Restore "
+            "the file or train again."
+        ) from None
 
 
 def predict_file(
@@ -75,7 +105,8 @@ def predict_file(
     stay side by side. Memory does not grow with the file.
     """
     names = predictor.encoder.contract.labels
-    rows = stream_rows(path, predictor.run.recipe.data, predictor.encoder.task.aliases, require_label=False)
+    task, data = predictor.encoder.task, predictor.run.recipe.data
+    rows = stream_rows(path, data, task.aliases, several=task.several, require_label=False)
     fields = ["row", "text", "label", *(f"probability_{name}" for name in names), "error"]
     table = csv.DictWriter(output, fields) if kind == "csv" else None
     if table:
@@ -93,6 +124,8 @@ def predict_file(
                 result = {"row": count, "text": row.text, **next(answers)}
             if table:
                 shares = result.pop("probabilities") or {}
+                if isinstance(result["label"], list):
+                    result["label"] = ";".join(result["label"]) or NONE
                 table.writerow(result | {f"probability_{name}": share for name, share in shares.items()})
             else:
                 output.write(json.dumps(result, ensure_ascii=False) + "\n")
@@ -109,12 +142,16 @@ def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
 
 def evaluate_file(predictor: Predictor, path: str) -> dict[str, Any]:
     """Score a labelled file with the run's own field and label map and return its metrics."""
-    rows, audit = load_labelled(path, predictor.run.recipe.data, predictor.encoder.task.aliases)
-    section = predictor.run.recipe.evaluation
-    labels, probabilities = predict_rows(predictor.model, predictor.encoder, [row.text for row in rows], section)
-    gold = tuple(str(row.label) for row in rows)
-    predictions = Predictions(predictor.encoder.contract.labels, gold, tuple(labels), probabilities)
-    metrics = classification_metrics(predictions, bootstrap=section.bootstrap, confidence=section.confidence)
+    task, section = predictor.encoder.task, predictor.run.recipe.evaluation
+    rows, audit = load_labelled(path, predictor.run.recipe.data, task.aliases, several=task.several)
+    found, probabilities = predict_rows(predictor.model, predictor.encoder, texts(rows), section)
+    names = predictor.encoder.contract.labels
+    answers: Answers
+    if predictor.thresholds is not None and probabilities is not None:
+        answers = LabelSets(names, tuple(label_sets(rows)), probabilities, predictor.thresholds)
+    else:
+        answers = Predictions(names, tuple(labels(rows)), tuple(found), probabilities)
+    metrics = figures(answers, bootstrap=section.bootstrap, confidence=section.confidence)
     return {"data": path, "audit": audit.as_dict(), **metrics}
 
 

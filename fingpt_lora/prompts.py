@@ -1,7 +1,8 @@
 """The only place where text becomes tokens.
 
 One walk over *before | article | after | answer | end of turn* gives the token ids and the loss mask; training,
-evaluation, prediction and chat all take it, in the words of the prompt contract.
+evaluation, prediction and chat all take it, in the words of the prompt contract. Where several labels may apply to an
+article, each is a branch *label | yes or no* of its own, which sees the article and no other branch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from fingpt_lora.contract import PromptContract, tokenizer_fingerprint
 from fingpt_lora.errors import PromptError
-from fingpt_lora.tasks.base import Language, Task
+from fingpt_lora.tasks.base import Label, Language, Task
 
 IGNORED = -100  # the label of a position that carries no loss, as in torch.nn.CrossEntropyLoss
 
@@ -28,11 +29,15 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of prompt and answer, and per position the id to predict or -100 where nothing is supervised."""
+    """Token ids of prompt and answer, and per position the id to predict or -100 where nothing is supervised.
+
+    ``branches`` holds where each branch begins; it reaches to the next one. Without any, the ids are one path.
+    """
 
     ids: list[int]
     labels: list[int]
     shortened: bool
+    branches: tuple[int, ...] = ()
 
 
 class PromptEncoder:
@@ -65,11 +70,20 @@ class PromptEncoder:
             lang: {label: self._encode_outside(answer) for label, answer in frame.answers.items()}
             for lang, frame in contract.frames.items()
         }
+        self._verdicts = {
+            lang: [self._encode_frame(verdict) for verdict in frame.verdicts or ()]
+            for lang, frame in contract.frames.items()
+        }
         self._budgets = {language: self._article_budget(language) for language in contract.frames}
 
     def answer_ids(self, language: Language) -> dict[str, list[int]]:
-        """Return label -> token ids of its answer, end of turn included."""
-        return {label: [*ids, *self._end] for label, ids in self._answers[language].items()}
+        """Return label -> token ids of its answer, end of turn included; with several labels, of what asks for it."""
+        end = [] if self.task.several else self._end
+        return {label: [*ids, *end] for label, ids in self._answers[language].items()}
+
+    def verdict_ids(self, language: Language) -> list[list[int]]:
+        """Return the token ids of yes and no, for a task with several labels."""
+        return self._verdicts[language]
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """Encode articles up to where their answer begins."""
@@ -81,20 +95,36 @@ class PromptEncoder:
             prompts.append(Prompt([*self._before[language], *article, *self._after[language]], shortened))
         return prompts
 
-    def examples(self, texts: Sequence[str], labels: Sequence[str]) -> list[Example]:
-        """Encode articles with their answers; only the answer and its end of turn are supervised.
+    def examples(self, texts: Sequence[str], labels: Sequence[Label]) -> list[Example]:
+        """Encode articles with their answers; only the answer and its end of turn, or yes and no, are supervised.
 
         Raises:
             PromptError: a text is empty, or a row would have no supervised token.
         """
         examples = []
         for row, (text, label, prompt) in enumerate(zip(texts, labels, self.prompts(texts), strict=True)):
-            answer = self.answer_ids(self.task.language(text))[label]
+            language = self.task.language(text)
+            if isinstance(label, tuple):
+                if not text.strip():
+                    raise PromptError(f"Row {row}: no text. Remove the row.")
+                examples.append(self._branched(prompt, label, language))
+                continue
+            answer = self.answer_ids(language)[label]
             if not text.strip() or not answer:
                 raise PromptError(f"Row {row}: no {'text' if answer else 'supervised token'}. Remove the row.")
             ids = [*prompt.ids, *answer]
             examples.append(Example(ids, [IGNORED] * len(prompt.ids) + answer, prompt.shortened))
         return examples
+
+    def _branched(self, prompt: Prompt, applying: Sequence[str], language: Language) -> Example:
+        ids, labels, branches = list(prompt.ids), [IGNORED] * len(prompt.ids), []
+        yes, no = self._verdicts[language]
+        for label, question in self._answers[language].items():
+            verdict = yes if label in applying else no
+            branches.append(len(ids))
+            ids += [*question, *verdict]
+            labels += [*[IGNORED] * len(question), *verdict]
+        return Example(ids, labels, prompt.shortened, tuple(branches))
 
     def text(self, ids: Iterable[int]) -> str:
         """Decode ids, control tokens included."""
@@ -111,7 +141,8 @@ class PromptEncoder:
 
     def _article_budget(self, language: Language) -> int:
         """Return how many tokens an article may have; fewer than eight are no room."""
-        longest = max(len(ids) for ids in self._answers[language].values()) + len(self._end)
+        longest = max(len(ids) for ids in self._answers[language].values())
+        longest += max([len(self._end), *map(len, self._verdicts[language])])
         frame = len(self._before[language]) + len(self._after[language]) + longest
         if self.contract.max_length - frame < 8:
             raise PromptError(

@@ -30,6 +30,7 @@ from fingpt_lora.recipe import dump_recipe, parse_recipe
 from fingpt_lora.sections import Recipe
 
 MANIFEST, RECIPE, METRICS, CHECKPOINTS = "manifest.json", "recipe.yaml", "metrics.json", "checkpoints"
+THRESHOLDS = "thresholds.json"  # label -> probability from which it counts as given, where several may
 _PACKAGES = (
     "torch",
     "transformers",

@@ -17,11 +17,11 @@ import torch
 from transformers import DynamicCache
 
 from fingpt_lora import attention
-from fingpt_lora.attention import Layout
 from fingpt_lora.batching import SAME_LOG_PROBS, common_prefix, pad_left
 from fingpt_lora.console import note
 from fingpt_lora.errors import ModelError
 from fingpt_lora.prompts import PromptEncoder
+from fingpt_lora.tasks.base import Language
 
 Progress = Callable[[int], None]
 Rows = Sequence[Sequence[int]]
@@ -38,7 +38,9 @@ def score_labels(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Return log-probabilities of the labels, normalised over the labels.  # (texts, labels), float64
+    """Return log-probabilities of the labels.  # (texts, labels), float64
+
+    They are normalised over the labels; of a task with several labels, each one over yes and no.
 
     The model is left in the mode (training or evaluation) in which it came.
 
@@ -53,7 +55,7 @@ def score_labels(
     try:
         with torch.inference_mode():
             for language in dict.fromkeys(languages):
-                answers = discriminating_ids(list(encoder.answer_ids(language).values()), encoder.contract.stop_ids)
+                answers = _answers(encoder, language)
                 # Near lengths together: attention is as wide as a batch's longest row.
                 rows = sorted((i for i, own in enumerate(languages) if own == language), key=lambda i: len(prompts[i]))
                 own = [prompts[i] for i in rows]
@@ -66,7 +68,7 @@ def score_labels(
                 done = 0
                 for found in batches:
                     part = rows[done : done + len(found)]
-                    scores[part] = _normalised(found)
+                    scores[part] = _normalised(found, several=encoder.task.several)
                     done += len(found)
                     if progress:
                         progress(len(found))
@@ -75,8 +77,19 @@ def score_labels(
     return scores
 
 
-def _normalised(totals: torch.Tensor) -> np.ndarray:
-    result: np.ndarray = torch.log_softmax(totals, dim=1).cpu().numpy()
+def _answers(encoder: PromptEncoder, language: Language) -> list[list[int]]:
+    asked = list(encoder.answer_ids(language).values())
+    if encoder.task.several:
+        return [[*question, *verdict] for question in asked for verdict in encoder.verdict_ids(language)]
+    return discriminating_ids(asked, encoder.contract.stop_ids)
+
+
+def _normalised(totals: torch.Tensor, *, several: bool) -> np.ndarray:
+    if several:  # yes and no of each label stand side by side
+        totals = torch.log_softmax(totals.view(len(totals), -1, 2), dim=2)[:, :, 0]
+    else:
+        totals = torch.log_softmax(totals, dim=1)
+    result: np.ndarray = totals.cpu().numpy()
     if not np.isfinite(result).all():
         # The largest of NaNs is the first label: a broken model would look like a one-sided one.
         raise ModelError("The model's label probabilities are not numbers. Set model.dtype: float32 and run again.")
@@ -120,8 +133,7 @@ def _computes_the_same(model: torch.nn.Module, prompts: Rows, answers: Rows, pad
 def _padded(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int, pad_id: int) -> Iterator[torch.Tensor]:
     """Yield, batch by batch, the log-probabilities of the answers by whole sequences.  # (rows, answers), float64"""
     device = next(model.parameters()).device
-    # Every token of an answer but its last, whose logits nobody asks for.
-    branches = list(dict.fromkeys(tuple(answer[:-1]) for answer in answers))
+    branches = _branches(answers)
     for batch in _batches(prompts, max(1, rows // len(branches))):
         sequences = [[*prompt, *branch] for prompt in batch for branch in branches]
         mask = pad_left([[1] * len(sequence) for sequence in sequences], 0).to(device)
@@ -136,7 +148,7 @@ def _padded(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int, pad
         totals = []
         for answer in answers:
             # A sequence ends before the last token of its answers, so its last positions predict them.
-            own = log_probs[:, branches.index(tuple(answer[:-1])), -len(answer) :]
+            own = log_probs[:, branches.index(list(answer[:-1])), -len(answer) :]
             totals.append(own[:, range(len(answer)), list(answer)].sum(dim=1))
         yield torch.stack(totals, dim=1)
 
@@ -152,10 +164,15 @@ def _one_sequence(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: in
     if shared:
         ids = torch.tensor([prompts[0][:shared]], device=device)
         prefix = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-    branches = [list(answer[:-1]) for answer in answers]
+    branches = _branches(answers)
     with attention.using(model, attention.NAME):
         for batch in _batches(prompts, rows):
             yield _score_batch(model, prefix, shared, [row[shared:] for row in batch], branches, answers)
+
+
+def _branches(answers: Rows) -> list[list[int]]:
+    """Return what has to be run of the answers, each once: all tokens but the last, whose logits nobody asks for."""
+    return [list(branch) for branch in dict.fromkeys(tuple(answer[:-1]) for answer in answers)]
 
 
 def _batches(rows: Rows, size: int) -> Iterator[Rows]:
@@ -168,20 +185,12 @@ def _score_batch(
     device = next(model.parameters()).device
     tree = [token for branch in branches for token in branch]
     depth = [place for branch in branches for place in range(len(branch))]
-    lengths = [len(rest) + len(tree) for rest in rests]
-    width, starts = max(lengths), list(itertools.accumulate(lengths[:-1], initial=0))
-    # Logits of each row's last own token, then of its branches.
-    keep = [
-        place for start, n in zip(starts, lengths, strict=True) for place in range(start + n - len(tree) - 1, start + n)
-    ]
-    grid = [[*range(start, start + n), *[0] * (width - n)] for start, n in zip(starts, lengths, strict=True)]
-    places = [row * width + column for row, n in enumerate(lengths) for column in range(n)]
     positions = [shared + place for rest in rests for place in (*range(len(rest)), *(len(rest) + d for d in depth))]
-    layout = Layout(
-        torch.tensor(grid, device=device),
-        torch.tensor(places, device=device),
-        _tree_attention([len(rest) for rest in rests], branches, width).to(device) if tree else None,
-    )
+    lengths = [len(rest) + len(tree) for rest in rests]
+    # Logits of each row's last own token, then of its branches.
+    ends = itertools.accumulate(lengths)
+    keep = [place for end in ends for place in range(end - len(tree) - 1, end)]
+    layout = attention.layout(lengths, [[len(branch) for branch in branches]] * len(rests) if tree else None)
     inputs: dict[str, Any] = {}
     if prefix is not None:
         # A forward adds its own keys and values to the cache that it is given.
@@ -189,28 +198,17 @@ def _score_batch(
     logits = model(
         input_ids=torch.tensor([[t for rest in rests for t in (*rest, *tree)]], device=device),
         position_ids=torch.tensor([positions], device=device),
-        layout=layout,
+        layout=layout.to(device),
         logits_to_keep=torch.tensor(keep, device=device),
         use_cache=prefix is not None,
         **inputs,
     ).logits.view(len(rests), 1 + len(tree), -1)
     log_probs = torch.log_softmax(logits.double(), dim=-1)
-    totals, start = [], 1
+    starts = dict(zip(map(tuple, branches), itertools.accumulate(map(len, branches), initial=1), strict=False))
+    totals = []
     for answer in answers:
         # The first token is predicted by the row's last position, the others by their branch.
+        start = starts[tuple(answer[:-1])]
         sources = [0, *range(start, start + len(answer) - 1)]
         totals.append(log_probs[:, sources, list(answer)].sum(dim=1))
-        start += len(answer) - 1
     return torch.stack(totals, dim=1)
-
-
-def _tree_attention(lengths: Sequence[int], branches: Rows, width: int) -> torch.Tensor:
-    """Return which tokens of each row look at which: its own, then its branches.  # (rows, width, width), true = may"""
-    allowed = torch.ones(len(lengths), width, width, dtype=torch.bool).tril()
-    for row, length in enumerate(lengths):
-        start = length
-        for branch in branches:
-            stop = start + len(branch)
-            allowed[row, start:stop, length:start] = False
-            start = stop
-    return allowed

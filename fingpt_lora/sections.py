@@ -29,13 +29,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-_OF_TASK = {"sentiment": {"labels"}, "forecast": {"target", "horizon", "flat_below"}}
+_OF_TASK = {
+    "sentiment": {"labels"},
+    "forecast": {"target", "horizon", "flat_below"},
+    "event": {"types"},
+    "headline": set[str](),
+}
 
 
 class TaskSection(Section):
     """What the model is asked."""
 
-    name: Literal["sentiment", "forecast"] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
+    name: Literal["sentiment", "forecast", "event", "headline"] = Field(
+        "sentiment", description="The task: one file of fingpt_lora/tasks."
+    )
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
     )
@@ -46,8 +53,14 @@ class TaskSection(Section):
     horizon: int = Field(1, ge=1, description="forecast: sessions from the decision to the target's close.")
     flat_below: Share = Field(0.0, description="forecast: absolute move up to which a price counts as flat.")
 
+    types: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
+        (), description="event: the types, as the data names them; or name -> the words to ask with."
+    )
+
     @model_validator(mode="after")
     def _only_its_own(self) -> TaskSection:
+        if self.name == "event" and not self.types:
+            raise ValueError("the task 'event' needs 'types': the event types, as the data names them")
         for task, keys in _OF_TASK.items():
             foreign = sorted(keys & self.model_fields_set)
             if task != self.name and foreign:
@@ -133,9 +146,9 @@ class DataSection(Section):
     format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank"] = Field(
         "auto", description="File format; auto goes by the file's name."
     )
-    layout: Literal["auto", "columns", "fingpt", "alpaca", "finlora", "pixiu", "messages", "stocknet"] = Field(
-        "auto", description="Meaning of the columns; auto goes by their names."
-    )
+    layout: Literal[
+        "auto", "columns", "fingpt", "alpaca", "finlora", "pixiu", "messages", "stocknet", "gold_headlines"
+    ] = Field("auto", description="Meaning of the columns; auto goes by their names.")
     fields: dict[str, str] = Field(
         default_factory=dict,
         description="Our field -> column in the file, e.g. {text: sentence, label: tag}.",

@@ -24,8 +24,7 @@ from fingpt_lora.compiling import CompileWhenItPays, eagerly
 from fingpt_lora.console import is_main, note
 from fingpt_lora.contract import CONTRACT_FILE
 from fingpt_lora.errors import DivergenceError
-from fingpt_lora.evaluate import predict_split
-from fingpt_lora.metrics import classification_metrics
+from fingpt_lora.evaluate import figures, predict_split
 from fingpt_lora.plan import Plan
 
 _SECONDS = "seconds.json"  # of a checkpoint: the training time until it
@@ -43,7 +42,7 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         adapted: the base model with its adapter.
         resume: checkpoint to continue from, or None.
     """
-    rows = [{"input_ids": example.ids, "labels": example.labels} for example in plan.train]
+    rows = [{"input_ids": e.ids, "labels": e.labels, "branches": list(e.branches)} for e in plan.train]
     batching = plan.recipe.training.get("batching", "shared_prefix")
     if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
         note(f"training.batching = length  ({reason})")
@@ -56,9 +55,8 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         sampler = GroupedSampler(lengths, groups, rows_per_batch, args.data_seed or args.seed)
 
     def validate(model: Any) -> Mapping[str, float]:
-        predictions = predict_split(plan, model, plan.splits.validation)
-        metrics = classification_metrics(predictions, bootstrap=100)
-        return {key: metrics[key] for key in ("macro_f1", "accuracy", "nll") if key in metrics}
+        metrics = figures(predict_split(plan, model, plan.splits.validation), bootstrap=100)
+        return {key: metrics[key] for key in ("macro_f1", "micro_f1", "accuracy", "nll") if key in metrics}
 
     def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
         return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]

@@ -16,6 +16,7 @@ from fingpt_lora import checkpoints
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.tasks import SentimentTask
+from fingpt_lora.tasks.event import event_task
 
 TEXTS = [
     "Net profit rose to EUR 12 million from EUR 8 million a year earlier.",
@@ -26,6 +27,7 @@ TEXTS = [
     "Orders doubled and guidance was raised for the second time this year, the company said in a statement.",
 ]
 LABELS = ["positive", "neutral", "negative", "negative", "neutral", "positive"]
+EVENTS: list[tuple[str, ...]] = [("Profit",), (), ("Profit", "Debt"), ("Profit",), (), ("ShareRepurchase",)]
 
 
 def tiny_llama(**adapter: Any) -> Any:
@@ -116,3 +118,10 @@ def small_base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(checkpoint / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def event_encoder(checkpoint: Path) -> PromptEncoder:
+    task = event_task({"Profit": "profit", "ShareRepurchase": "share buyback", "Debt": "debt"}, "auto")
+    contract = make_contract(task, checkpoint, template="chat", system=None, max_length=400)
+    return PromptEncoder(contract, load_tokenizer(checkpoint), task)

@@ -21,7 +21,7 @@ from fingpt_lora.batching import (
     supervised_logits,
 )
 from fingpt_lora.prompts import IGNORED, PromptEncoder
-from tests.conftest import LABELS, TEXTS, random_model, tiny_examples, tiny_llama
+from tests.conftest import EVENTS, LABELS, TEXTS, random_model, tiny_examples, tiny_llama
 
 
 def examples(encoder: PromptEncoder, rows: slice = slice(None)) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str]
     model = adapted(padded_by)
     rows = examples(encoder)  # English and Chinese rows share only the system message
     shared = Collator(2, share_prefix=True)(rows)
-    assert shared["input_ids"].numel() == sum(len(row["input_ids"]) for row in rows) - 5 * prefix_of(shared)
+    assert shared["input_ids"].numel() == sum(len(row["input_ids"]) - 1 for row in rows) - 5 * prefix_of(shared)
     assert prefix_of(shared) >= 20
     with attention.using(model, attention.NAME):
         one = loss_and_gradients(model, [shared])
@@ -185,8 +185,8 @@ def test_recurrent_models_cannot_share(encoder: PromptEncoder) -> None:
 def test_the_rows_of_a_batch_can_be_told(encoder: PromptEncoder) -> None:
     rows = examples(encoder)
     shared = Collator(2, share_prefix=True)(rows)
-    assert rows_of(shared) == [row["input_ids"][prefix_of(shared) :] for row in rows]
-    assert rows_of(Collator(2, share_prefix=False)(rows)) == [row["input_ids"] for row in rows]
+    assert rows_of(shared) == [row["input_ids"][prefix_of(shared) : -1] for row in rows]
+    assert rows_of(Collator(2, share_prefix=False)(rows)) == [row["input_ids"][:-1] for row in rows]
 
 
 def test_accumulated_single_rows_are_one_batch(encoder: PromptEncoder, adapted: Callable[[str], Any]) -> None:
@@ -235,3 +235,28 @@ def test_batches_hold_one_group_and_near_lengths_and_epochs_differ() -> None:
     assert padded < 1.1 * sum(lengths)
     sampler.set_epoch(1)
     assert list(sampler) != order
+
+
+@pytest.mark.parametrize("padded_by", ["eager", "sdpa"])
+def test_branches_are_rows_of_their_own(
+    event_encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str
+) -> None:
+    """Three labels asked about behind one reading of the text: the loss and gradients of three rows."""
+    model = adapted(padded_by)
+    found = event_encoder.examples(TEXTS, EVENTS)
+    rows = [{"input_ids": e.ids, "labels": e.labels, "branches": e.branches} for e in found]
+    shared, padded = (Collator(2, share_prefix=share)(rows) for share in (True, False))
+    assert padded["input_ids"].shape[0] == 3 * len(rows)
+    assert shared["input_ids"].numel() < 0.4 * padded["input_ids"].numel()
+    with attention.using(model, attention.NAME):
+        one = loss_and_gradients(model, [shared])
+    assert_same(one, loss_and_gradients(model, [padded]), 1e-5)
+    assert cannot_share(model, rows, pad_id=2) is None
+
+
+def test_what_is_only_asked_for_is_not_run(encoder: PromptEncoder) -> None:
+    rows = examples(encoder, slice(0, 2))
+    shared = Collator(2, share_prefix=True)(rows)
+    assert shared["input_ids"].numel() == sum(len(row["input_ids"]) - 1 for row in rows) - prefix_of(shared)
+    asked = shared["labels"][shared["labels"] != IGNORED].tolist()
+    assert asked == [label for row in rows for label in row["labels"] if label != IGNORED]

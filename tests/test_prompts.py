@@ -200,3 +200,30 @@ def test_the_hash_covers_every_field(contract: PromptContract) -> None:
     for field in dataclasses.fields(contract):
         changed = dataclasses.replace(contract, **{field.name: "other"})
         assert changed.hash != contract.hash, field.name
+
+
+def test_every_label_is_a_branch_with_yes_or_no(event_encoder: PromptEncoder) -> None:
+    example = event_encoder.examples(["Profit fell 20%."], [("Profit", "Debt")])[0]
+    prompt = event_encoder.prompts(["Profit fell 20%."])[0].ids
+    ends = [*example.branches[1:], len(example.ids)]
+    assert example.ids[: example.branches[0]] == prompt
+    branches = [example.ids[a:b] for a, b in zip(example.branches, ends, strict=True)]
+    assert [event_encoder.text(branch) for branch in branches] == ["profit: yes", "share buyback: no", "debt: yes"]
+    supervised = [event_encoder.text([label]) for label in example.labels if label != IGNORED]
+    assert supervised == [" yes", " no", " yes"]
+    chinese = event_encoder.examples(["公司净利润下降。"], [("Profit",)])[0]
+    assert event_encoder.text(chinese.ids).endswith("profit：是share buyback：否debt：否")
+
+
+def test_a_contract_of_yes_and_no_survives_saving(
+    event_encoder: PromptEncoder, encoder: PromptEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / CONTRACT_FILE).write_text(json.dumps(event_encoder.contract.to_json()))
+    assert PromptContract.load(tmp_path) == event_encoder.contract
+    # Contracts of before there were such tasks keep their hash.
+    assert "verdicts" not in json.dumps(encoder.contract.to_json())
+
+
+def test_an_empty_row_of_several_labels_is_an_error(event_encoder: PromptEncoder) -> None:
+    with pytest.raises(PromptError, match="Row 0: no text"):
+        event_encoder.examples([" "], [()])

@@ -109,3 +109,22 @@ def test_the_greedy_answer_is_the_best_scored_token(encoder: PromptEncoder, shal
     alone = [generate_answers(model, encoder, [text])[0] for text in TEXTS]
     assert answers == alone  # padding changes nothing
     assert len(answers) == len(TEXTS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_each_of_several_labels_is_yes_against_no(
+    event_encoder: PromptEncoder, shallow: Callable[..., Any], batch_size: int
+) -> None:
+    model = shallow(2)
+    expected = np.zeros((len(TEXTS), 3))
+    with torch.no_grad():
+        for i, text in enumerate(TEXTS):
+            language = event_encoder.task.language(text)
+            (yes,), (no,) = event_encoder.verdict_ids(language)
+            for j, question in enumerate(event_encoder.answer_ids(language).values()):
+                ids = [*event_encoder.prompts([text])[0].ids, *question]
+                last = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+                expected[i, j] = torch.log_softmax(last[[yes, no]], dim=0)[0].item()
+    scores = score_labels(model, event_encoder, TEXTS, batch_size=batch_size)
+    np.testing.assert_allclose(scores, expected, atol=2e-4)
+    np.testing.assert_allclose(score_labels(model, event_encoder, TEXTS[:1]), expected[:1], atol=2e-4)  # padded rows

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from fingpt_lora.tasks import ForecastTask, SentimentTask
 from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.event import event_task
+from fingpt_lora.tasks.headline import from_gold_columns, headline_task
+from fingpt_lora.tasks.yes_no import YesNoTask
 
 SIZES: list[Literal[3, 5, 7]] = [3, 5, 7]
 LANGUAGES: list[Language] = ["en", "zh"]
@@ -104,3 +107,40 @@ def test_every_move_has_a_label_of_the_task(move: float, flat: float) -> None:
 def test_a_move_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no number"):
         ForecastTask().label_of(float("nan"))
+
+
+YES_NO = [
+    event_task(["Profit", "Share Repurchase"], "auto"),
+    event_task({"Profit": "profit", "ShareRepurchase": "buyback"}, "auto"),
+    headline_task("auto"),
+]
+
+
+@pytest.mark.parametrize("task", YES_NO, ids=lambda task: task.name)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_label_is_asked_for_in_its_own_words(task: YesNoTask, language: Language) -> None:
+    questions = [task.answer(label, language) for label in task.labels]
+    assert len(set(questions)) == len(task.labels) > 1
+    assert all(question[:-1] in task.instruction(language) for question in questions)
+    assert task.several and set(task.aliases.values()) == set(task.labels)
+    assert {task.language("profit rose"), task.language("利润上升")} == {"en", "zh"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentiment", "labels"),
+    [
+        ("001010", "negative", ["down", "price", "past price"]),
+        ("000101", "none", ["future event", "comparison"]),
+        ("000010", "neutral", ["price", "past price"]),
+        ("000000", "none", []),
+    ],
+)
+def test_the_columns_of_gold_headlines_are_read_for_what_they_say(
+    flags: str, sentiment: str, labels: list[str]
+) -> None:
+    columns = ["Price Direction Up", "Price Direction Constant", "Price Direction Down"]
+    columns += ["Asset Comparision", "Past Information", "Future Information"]
+    row = {**dict(zip(columns, flags, strict=True)), "Price Sentiment": sentiment}
+    assert from_gold_columns(row) == labels
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        from_gold_columns({**row, "Price Direction Up": "yes"})

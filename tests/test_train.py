@@ -278,3 +278,51 @@ def test_logs_go_to_tensorboard(overrides: list[str], tmp_path: Path, monkeypatc
         RECIPE, [*overrides, "training.report_to=tensorboard", "data.limit=8", "evaluation.base_model=false"]
     )
     assert list(folder.rglob("events.out.tfevents.*"))
+
+
+def test_a_text_may_report_several_events(small_base: Path, tmp_path: Path, capsys: Any) -> None:
+    """From a user's own rows to label sets, with thresholds of their own, in a folder that can be used."""
+    kinds = {
+        "Profit": "Profit rose by {} per cent",
+        "Debt": "Debt of {} million was repaid",
+        "Deal": "It buys rival {}",
+    }
+    rows = []
+    for number in range(60):
+        own = [name for place, name in enumerate(kinds) if number >> place & 1]
+        text = ". ".join(kinds[name].format(number) for name in own) or f"The board meets in room {number}"
+        rows.append(json.dumps({"text": text, "events": own}))
+    (tmp_path / "events.jsonl").write_text("\n".join(rows) + "\n")
+    folder = run_recipe(
+        ROOT / "recipes" / "events.yaml",
+        [
+            f"model.base={small_base}",
+            "model.dtype=float32",
+            "task.types=[Profit, Debt, Deal]",
+            f"data.path={tmp_path / 'events.jsonl'}",
+            "data.split.test=0.2",
+            "data.validation_share=0.2",
+            "training.eval_strategy=epoch",
+            "training.learning_rate=0.002",
+            "training.num_train_epochs=2",
+            "evaluation.bootstrap=100",
+            f"output={tmp_path / 'run'}",
+        ],
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["baselines"].keys() == {"majority", "tfidf_logreg", "base_model"}
+    assert {"micro_f1", "macro_f1", "question_f1", "accuracy", "brier"} <= metrics["test"].keys()
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    assert thresholds == {label: own["threshold"] for label, own in metrics["test"]["per_class"].items()}
+    assert "Micro-F1" in (folder / "report.html").read_text(encoding="utf-8") and "micro-F1" in capsys.readouterr().out
+    predictor = Predictor.load(folder)
+    (answer,) = predictor.predict(["Profit rose by 3 per cent. It buys rival 5"])
+    assert answer["label"] == [label for label, share in answer["probabilities"].items() if share >= thresholds[label]]
+    again = evaluate_file(predictor, str(tmp_path / "events.jsonl"))
+    assert again["rows"] == 60 and again["per_class"]["Deal"]["threshold"] == thresholds["Deal"]
+    with (tmp_path / "out.csv").open("w") as stream:
+        assert predict_file(predictor, str(tmp_path / "events.jsonl"), stream, "csv") == 60
+    assert ";" in (tmp_path / "out.csv").read_text() or "none" in (tmp_path / "out.csv").read_text()
+    (folder / "thresholds.json").write_text("{}")
+    with pytest.raises(RunError, match="does not tell from which probability"):
+        Predictor.load(folder)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.errors import DataError
+from fingpt_lora.tasks.base import Label
 
 Policy = Literal["error", "drop", "majority", "keep"]
 
@@ -79,7 +80,8 @@ class Keys(dict[str, str]):
 class Audit:
     """What was read, removed and counted on the way to the splits."""
 
-    rows: Mapping[str, Mapping[str, int]]  # split -> label -> rows
+    rows: Mapping[str, Mapping[str, int]]  # split -> label -> rows; a row of several labels counts under each
+    totals: Mapping[str, int] = field(default_factory=dict)  # split -> rows
     rows_read: int = 0  # bad ones included
     bad_rows: tuple[BadRow, ...] = ()
     duplicates: Mapping[str, int] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class Audit:
         """Return the audit as JSON types."""
         return {
             "rows": {split: dict(counts) for split, counts in self.rows.items()},
+            "totals": dict(self.totals),
             "rows_read": self.rows_read,
             "bad_rows": [str(bad) for bad in self.bad_rows],
             "duplicates": dict(self.duplicates),
@@ -138,7 +141,7 @@ def settle(rows: Sequence[Row], policy: Policy, keys: Keys) -> Settled:
     kept: set[int] = set()
     repeated = contradicting = removed = 0
     for same in by_text.values():
-        firsts: dict[str | None, Row] = {}
+        firsts: dict[Label | None, Row] = {}
         for row in same:
             firsts.setdefault(row.label, row)
         counts = Counter(row.label for row in same).most_common()
@@ -167,7 +170,7 @@ def _contradiction(rows: Sequence[Row]) -> DataError:
 
 def count_repeats(rows: Sequence[Row], keys: Keys) -> tuple[int, int]:
     """Return (rows whose text stood there before, exactly; texts with several labels) of rows that all stay."""
-    by_text: dict[str, set[str | None]] = defaultdict(set)
+    by_text: dict[str, set[Label | None]] = defaultdict(set)
     for row in rows:
         by_text[keys[row.text]].add(row.label)
     repeats = len(rows) - len({row.text for row in rows})

@@ -10,7 +10,7 @@ from pathlib import Path
 from fingpt_lora.data.audit import Audit, fingerprint
 from fingpt_lora.data.labels import LabelMap
 from fingpt_lora.data.layouts import Layout
-from fingpt_lora.data.rows import BadRow, Record, Row
+from fingpt_lora.data.rows import NONE, BadRow, Record, Row, labels_of
 from fingpt_lora.data.sources import Source
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection
@@ -130,14 +130,16 @@ class Intake:
         contradictions: Mapping[str, int | str],
     ) -> Audit:
         """Close the account."""
-        counts = {name: Counter(row.label for row in part) for name, part in parts.items()}
-        rows = {name: {label: count[label] for label in self.labels.labels} for name, count in counts.items()}
+        counts = {name: Counter(label for row in part for label in labels_of(row)) for name, part in parts.items()}
+        shown = (*self.labels.labels, NONE) if self.labels.several else self.labels.labels
+        rows = {name: {label: count[label] for label in shown} for name, count in counts.items()}
         for name in ("train", "test"):
-            missing = [label for label, count in rows.get(name, {}).items() if count == 0]
+            missing = [label for label, count in rows.get(name, {}).items() if count == 0 and label != NONE]
             self.warnings += [f"no {name} row is labelled '{label}'" for label in missing]
         stated = dict.fromkeys(self.licences)
         return Audit(
             rows=rows,
+            totals={name: len(part) for name, part in parts.items()},
             rows_read=self.rows_read,
             bad_rows=tuple(self.bad),
             duplicates=duplicates,

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, did_you_mean
+from fingpt_lora.tasks.base import Label
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
 
@@ -14,16 +16,18 @@ _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
 class LabelMap:
     """Maps raw labels by the recipe's explicit map, else by the task's own words."""
 
-    def __init__(self, written: Mapping[str, str], words: Mapping[str, str]) -> None:
+    def __init__(self, written: Mapping[str, str], words: Mapping[str, str], *, several: bool = False) -> None:
         """Build the map.
 
         Args:
             written: the recipe's ``data.labels``.
             words: word met in data files -> canonical label of the task; case does not matter.
+            several: a row carries any number of labels, as a list or as words between semicolons.
 
         Raises:
             DataError: ``written`` leads to a label that the task does not have, or says two things about one.
         """
+        self.several = several
         self.labels = tuple(dict.fromkeys(words.values()))
         self._words = {_key(word): label for word, label in words.items()}
         self._words |= {_key(label): label for label in self.labels}
@@ -35,8 +39,17 @@ class LabelMap:
             if self._written.setdefault(_key(raw), label) != label:
                 raise DataError(f"data.labels: '{raw}' is written twice, with different labels; keep one.")
 
-    def canonical(self, raw: Any) -> str | None:
-        """Return the task's label for a raw one, or None where :meth:`problem` has a reason."""
+    def canonical(self, raw: Any) -> Label | None:
+        """Return the task's label (or labels, in its order) of a raw one; None where :meth:`problem` has a reason."""
+        if not self.several:
+            return self._one(raw)
+        parts = _parts(raw)
+        found = None if parts is None else [self._one(part) for part in parts]
+        if found is None or None in found:
+            return None
+        return tuple(label for label in self.labels if label in found)
+
+    def _one(self, raw: Any) -> str | None:
         key = _key(raw)
         if key in self._written:
             return self._written[key]
@@ -48,6 +61,11 @@ class LabelMap:
 
     def problem(self, raw: Any) -> str:
         """Return why a raw label cannot be used."""
+        if self.several:
+            parts = _parts(raw)
+            if parts is None:
+                return f"its labels are not a list or text but {raw!r:.40}"
+            raw = next(part for part in parts if self._one(part) is None)
         key = _key(raw)
         if not key:
             return "it has no label"
@@ -81,6 +99,16 @@ class LabelMap:
             f"The labels of '{where}' are numbers, and data sets number their labels differently. One text of each:\n"
             f"{shown}\nSay what they mean: data.labels: {{{blanks}}}, each one of {', '.join(self.labels)}."
         )
+
+
+def _parts(raw: Any) -> list[Any] | None:
+    """Return the single labels of a row that may carry several; an empty text, and "none", carry none."""
+    if isinstance(raw, (list, tuple)):
+        return list(raw)
+    if raw is None or not isinstance(raw, str):
+        return None
+    words = [word.strip() for word in re.split(r"[;|；]", raw)]
+    return [word for word in words if word and word.casefold() != NONE]
 
 
 def is_number(raw: Any) -> bool:

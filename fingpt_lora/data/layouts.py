@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from fingpt_lora.data.point_in_time import from_stocknet
 from fingpt_lora.errors import DataError, did_you_mean
+from fingpt_lora.tasks.headline import from_gold_columns
 
 OUR_FIELDS = ("text", "label", "language", "split")
 
@@ -16,7 +17,10 @@ _TEXT = (
     *("text", "sentence", "content", "headline", "news", "title", "tweet", "body", "article", "post", "summary"),
     *("input", "context", "query", "文本", "正文", "内容", "标题"),
 )
-_LABEL = ("label", "sentiment", "output", "target", "answer", "gold", "class", "标签", "情感")
+_LABEL = (
+    *("label", "labels", "events", "sentiment", "output", "target", "answer", "gold", "class"),
+    *("标签", "情感", "事件"),
+)
 _LANGUAGE = ("language", "lang")
 
 # FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it. Only this exact frame is taken off;
@@ -118,6 +122,8 @@ def _detect(values: Mapping[str, Any]) -> str:
     names = values.keys()
     if "tweets" in names and "prev_moves" in names:
         return "stocknet"
+    if "News" in names and "Price Direction Up" in names:
+        return "gold_headlines"
     if "messages" in names or "conversations" in names:
         return "messages"
     if "instruction" in names and ("input" in names or "output" in names):
@@ -186,6 +192,15 @@ def _stocknet(values: Mapping[str, Any]) -> Pair | str:
     return values["text"], values.get("label")
 
 
+def _gold_headlines(values: Mapping[str, Any]) -> Pair | str:
+    try:
+        return values.get("News"), from_gold_columns(values)
+    except KeyError as error:
+        return f"no column {error} among {_listed(values)}"
+    except ValueError as error:
+        return str(error)
+
+
 def _joined(content: Any) -> Any:
     """Content may come in parts, [{type: text, text: ...}]."""
     if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
@@ -226,6 +241,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Pair | str]] = {
     "pixiu": _pixiu,
     "messages": _messages,
     "stocknet": _stocknet,
+    "gold_headlines": _gold_headlines,
 }
 _NEEDED = {
     "fingpt": ("instruction",),
@@ -234,4 +250,5 @@ _NEEDED = {
     "pixiu": ("query",),
     "messages": ("messages", "conversations"),
     "stocknet": ("tweets",),
+    "gold_headlines": ("News",),
 }

@@ -78,9 +78,9 @@ def leaks_of(row: Row) -> Iterator[Leak]:
             today = _TODAY.search(text)
             of_when = f" and speaks '{today[0]}'" if today else ""
             yield Leak(row, f"{field}.available_at", f"the text has no date from which it was known{of_when}")
-        elif _parsed(known) is None:
+        elif (moment := _parsed(known)) is None:
             yield Leak(row, f"{field}.available_at", f"'{known}' is not a time with its zone")
-        elif _parsed(known) > decided:
+        elif moment > decided:
             yield Leak(row, f"{field}.available_at", f"known from {known} only, after the decision at {decided}")
         yield from (Leak(row, f"{field}.text", reason) for reason in _outcomes(text, decided, dated=known is not None))
     # A text without facts has no dates to go by; one with facts is made of them.

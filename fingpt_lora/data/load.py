@@ -41,13 +41,19 @@ Build = Callable[[list[Path]], list[Row]]
 
 
 def load_splits(
-    data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None, build: Build | None = None
+    data: DataSection,
+    labels: Mapping[str, str],
+    *,
+    several: bool = False,
+    base_dir: Path | None = None,
+    build: Build | None = None,
 ) -> Splits:
     """Load, label, split and clean.
 
     Args:
         data: the recipe's section.
         labels: word met in data files -> canonical label of the task.
+        several: whether any number of them may apply to a text.
         base_dir: where relative paths start; the current directory where it is None.
         build: makes labelled rows from the files, where these hold something else: prices.
 
@@ -55,7 +61,7 @@ def load_splits(
         DataError: one sentence that names file and row, and what to do; forecast rows know their outcome.
     """
     _check_together(data)
-    intake = Intake(data, LabelMap(data.labels, labels), Layout(data.layout, data.fields))
+    intake = Intake(data, LabelMap(data.labels, labels, several=several), Layout(data.layout, data.fields))
     held_out = {
         key: _held_out(path, data, f"data.{key}", base_dir) if path else []
         for key, path in (("test", data.test), ("validation", data.validation))
@@ -74,7 +80,7 @@ def load_splits(
 
 
 def load_labelled(
-    path: str, data: DataSection, labels: Mapping[str, str], *, base_dir: Path | None = None
+    path: str, data: DataSection, labels: Mapping[str, str], *, several: bool = False, base_dir: Path | None = None
 ) -> tuple[list[Row], Audit]:
     """Load all rows of a file as a test split, with a recipe's fields, label map and tolerance.
 
@@ -84,7 +90,9 @@ def load_labelled(
     Raises:
         DataError: as :func:`load_splits`.
     """
-    intake = Intake(data, LabelMap(data.labels, labels), Layout(data.layout, data.fields, strict=False))
+    intake = Intake(
+        data, LabelMap(data.labels, labels, several=several), Layout(data.layout, data.fields, strict=False)
+    )
     rows = intake.read(open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False), path)
     if path == SAMPLE:
         rows = by_column(rows, "split")["test"]
@@ -97,6 +105,7 @@ def stream_rows(
     data: DataSection,
     labels: Mapping[str, str],
     *,
+    several: bool = False,
     require_label: bool = False,
     base_dir: Path | None = None,
 ) -> Iterator[Row | BadRow]:
@@ -108,7 +117,7 @@ def stream_rows(
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    layout, label_map = Layout(data.layout, data.fields, strict=False), LabelMap(data.labels, labels)
+    layout, label_map = Layout(data.layout, data.fields, strict=False), LabelMap(data.labels, labels, several=several)
     for source in open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False):
         for record in source.records():
             row, _ = make_row(record, layout, label_map, require_label)

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fingpt_lora.tasks.base import Label
+
+NONE = "none"  # heading of the rows to which no label applies
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -35,11 +39,18 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text with its canonical label (None where none is needed), and where both came from."""
+    """A text with its canonical label or labels (None where none is needed), and where both came from."""
 
     text: str
-    label: str | None
+    label: Label | None
     origin: str
     line: int
     language: str | None = None  # as the file says; None where it says nothing
     fields: Mapping[str, Any] = field(default_factory=dict)  # the record as it was read
+
+
+def labels_of(row: Row) -> tuple[str, ...]:
+    """Return the labels under which a row counts: its own, or "none" where it carries an empty set of them."""
+    if isinstance(row.label, tuple):
+        return row.label or (NONE,)
+    return (str(row.label),)

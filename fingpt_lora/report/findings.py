@@ -11,8 +11,10 @@ from fingpt_lora.report.context import LANGUAGES
 
 COLUMNS = {
     "accuracy": "Accuracy",
+    "micro_f1": "Micro-F1",
     "weighted_f1": "Weighted F1",
     "macro_f1": "Macro-F1",
+    "question_f1": "Yes/no F1",
     "mcc": "MCC",
     "ece": "ECE",
 }
@@ -93,9 +95,33 @@ def comparisons(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 def headline(metrics: Mapping[str, Any]) -> str:
     """Return the result in one sentence."""
     test = metrics["test"]
-    bounds = (test.get("intervals") or {}).get("accuracy")
-    interval = f" ({level(metrics)} interval {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
+    several = "micro_f1" in test
+    bounds = (test.get("intervals") or {}).get("micro_f1" if several else "accuracy")
+    shown = number if several else percent
+    interval = f" ({level(metrics)} interval {shown(bounds[0])} to {shown(bounds[1])})" if bounds else ""
+    if several:
+        return (
+            f"Micro-F1 {number(test['micro_f1'])}{interval} over the labels of {test['rows']:,} test rows; every label "
+            f"right on {percent(test['accuracy'])} of them."
+        )
     return f"Right on {percent(test['accuracy'])} of {test['rows']:,} test rows{interval}."
+
+
+def meaning(metrics: Mapping[str, Any]) -> str:
+    """Return what the columns of the table mean."""
+    macro = "macro-F1 averages the labels' F1 with equal weight"
+    if "micro_f1" in metrics["test"]:
+        return (
+            "Any number of labels may apply to a row. Accuracy asks for all of a row's labels to be right and none too "
+            f"many; micro-F1 is over all labels together; {macro}; yes/no F1 reads each label as a question and "
+            "averages the weighted F1 of yes and no; ECE is the average distance between a label's probability and "
+            "how often it applies, 0 at best."
+        )
+    return (
+        f"{macro[0].upper()}{macro[1:]}; MCC is 0 for guessing and 1 for perfection; ECE is the average distance "
+        "between stated confidence and accuracy, 0 at best. An answer that is not exactly a label is invalid and "
+        "counts as wrong."
+    )
 
 
 def short_differences(metrics: Mapping[str, Any]) -> list[str]:
@@ -177,7 +203,7 @@ def _about_labels(test: Mapping[str, Any]) -> Iterator[str]:
 def _about_probabilities(test: Mapping[str, Any]) -> Iterator[str]:
     if (test.get("ece") or 0) > _HIGH_ECE:
         gap = sum((b["confidence"] - b["accuracy"]) * b["rows"] for b in test.get("reliability") or [])
-        manner = "overconfident" if gap > 0 else "underconfident"
+        manner = "overconfident" if gap > 0 else "underconfident" if gap < 0 else "not calibrated"
         yield f"The probabilities are {manner}: off by {100 * test['ece']:.0f} points on average (ECE)."
 
 
@@ -219,7 +245,7 @@ def _ordered(counts: Mapping[str, int], order: Mapping[str, str]) -> Iterator[tu
 
 
 def split_counts(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[list[str], dict[str, list[int]]]:
-    """Return labels and, per split that has rows, the rows of each label."""
+    """Return labels and, per split that has rows, the rows of each label and, last, of all of them."""
     rows: Mapping[str, Mapping[str, int]] = audit.get("rows") or {}
     names = [name for name in ("train", "validation", "test") if name in rows]
     names += [name for name in rows if name not in names]
@@ -227,7 +253,9 @@ def split_counts(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[
     known += [label for name in names for label in rows[name] if label not in known]
     known = list(dict.fromkeys(known))
     counts = {name: [rows[name].get(label, 0) for label in known] for name in names}
-    return known, {name: row for name, row in counts.items() if sum(row)}
+    # A row of several labels counts under each, so the sum is more than the rows.
+    totals = audit.get("totals") or {}
+    return known, {name: [*row, totals.get(name, sum(row))] for name, row in counts.items() if sum(row)}
 
 
 def number(value: float | None, digits: int = 3) -> str:

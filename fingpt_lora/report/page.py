@@ -80,6 +80,7 @@ def common(metrics: Mapping[str, Any], context: ReportContext) -> dict[str, Any]
         "run": context,
         "level": findings.level(metrics),
         "headline": findings.headline(metrics),
+        "meaning": findings.meaning(metrics),
         "differences": findings.differences(metrics),
         "cautions": findings.cautions(metrics, context.audit, context.shortened),
         "results": results,

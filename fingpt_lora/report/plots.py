@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Okabe & Ito's palette ("Color Universal Design", 2008), which colour-blind readers can tell apart.
 COLOURS = {"test": "#0072B2", "tfidf_logreg": "#D55E00", "base_model": "#009E73", "majority": "#767676"}
 COLOURS |= {"shuffled": "#CC79A7", "persistence": "#56B4E9"}
-_STYLES = {"test": "-", "tfidf_logreg": "--", "base_model": "-.", "majority": ":"}
+_STYLES: dict[str, Any] = {"test": "-", "tfidf_logreg": "--", "base_model": "-.", "majority": ":"}
 _STYLES |= {"shuffled": (0, (1, 1)), "persistence": (0, (5, 1))}
 _INK, _FAINT = "#222222", "#D9D9D9"
 _DPI = 160

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHORT = {"weighted_f1": "w. F1", "macro_f1": "macro-F1", "accuracy": "accuracy", "mcc": "MCC", "ece": "ECE"}
+_SHORT |= {"micro_f1": "micro-F1", "question_f1": "yes/no F1"}
 _NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg.", "shuffled": "TF-IDF, shuffled"}
 
 
@@ -33,6 +34,8 @@ def summary_table(
     invalid = any(row.invalid_rate for row in rows)
     if invalid or rows[0].values["ece"] is None:
         columns.pop("ece", None)  # no room for both, or the adapter was not asked for probabilities
+    if "micro_f1" in columns:
+        columns = {key: title for key, title in columns.items() if key not in ("weighted_f1", "ece")}
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption_style="", pad_edge=False, padding=(0, 1))
     table.add_column("")
     for key in columns:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fingpt_lora.sections import TaskSection
 from fingpt_lora.tasks.base import Task
+from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.forecast import ForecastTask
+from fingpt_lora.tasks.headline import headline_task
 from fingpt_lora.tasks.sentiment import SentimentTask
 
 __all__ = ["ForecastTask", "SentimentTask", "Task", "build_task"]
@@ -14,4 +16,8 @@ def build_task(section: TaskSection) -> Task:
     """Return the task that a recipe's ``task`` section describes."""
     if section.name == "forecast":
         return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
+    if section.name == "event":
+        return event_task(section.types, section.language)
+    if section.name == "headline":
+        return headline_task(section.language)
     return SentimentTask(label_count=section.labels, asked_in=section.language)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
+Label = str | tuple[str, ...]  # of a row: one of the labels, or all that apply, in the task's order
+
+# Of tasks that ask about each label by itself.
+VERDICTS: dict[Language, tuple[str, str]] = {"en": (" yes", " no"), "zh": ("是", "否")}
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -34,6 +38,10 @@ class Task(Protocol):
         """Canonical labels, in the order of reports and probabilities."""
 
     @property
+    def several(self) -> bool:
+        """Whether any number of labels may apply to a text; each is then asked about by itself, with yes or no."""
+
+    @property
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling met in data files -> canonical label."""
 
@@ -48,7 +56,12 @@ class Task(Protocol):
         """Return what stands before the text in the prompt."""
 
     def answer(self, label: str, language: Language) -> str:
-        """Return the exact answer for a canonical label."""
+        """Return the exact answer for a canonical label; with ``several``, what stands before yes or no."""
+
+
+@runtime_checkable
+class OneAnswer(Task, Protocol):
+    """A task whose answer is one label, written out."""
 
     def parse(self, answer: str, language: Language) -> str | None:
         """Return the label of an answer, or None where the answer is not exactly one of the answers."""

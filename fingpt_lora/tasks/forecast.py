@@ -50,6 +50,7 @@ class ForecastTask:
     asked_in: Literal["auto", "en", "zh"] = "auto"
 
     name = "forecast"
+    several = False
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class SentimentTask:
     asked_in: Literal["auto", "en", "zh"] = "auto"
 
     name = "sentiment"
+    several = False
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -90,3 +90,24 @@ def test_endless_digits_are_no_label() -> None:
 def test_any_value_is_a_label_or_has_a_problem(raw: Any) -> None:
     labels = LabelMap(TFNS, WORDS)
     assert labels.canonical(raw) in LABELS or labels.problem(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "labels"),
+    [
+        (["Positive", "neg"], ("negative", "positive")),
+        (["neg", "negative"], ("negative",)),
+        ("positive; negative", ("negative", "positive")),
+        ([], ()),
+        ("", ()),
+        ("none", ()),
+        (None, None),
+        (["positive", "sideways"], None),
+        (7, None),
+    ],
+)
+def test_a_row_may_carry_several_labels(raw: object, labels: tuple[str, ...] | None) -> None:
+    mapped = LabelMap({}, WORDS, several=True)
+    assert mapped.canonical(raw) == labels
+    if labels is None and raw is not None:
+        assert "sideways" in mapped.problem(raw) or "not a list or text" in mapped.problem(raw)

@@ -100,3 +100,24 @@ def test_only_the_exact_frame_is_taken_off(text: str, instruction: str) -> None:
     assert strip_frame(f"Instruction: {instruction}\nInput: {text}\nAnswer: ") == text
     assert strip_frame(f"{instruction}\nAnswer: {text}") == f"{instruction}\nAnswer: {text}"
     assert strip_frame(f"Instruction: {instruction}\nInput: {text}\nAnswer: positive").startswith("Instruction")
+
+
+def test_gold_headlines_as_published() -> None:
+    record = {
+        "Dates": "1-2-2016",
+        "URL": "u",
+        "News": "gold slips",
+        "Price Direction Up": "0",
+        "Price Direction Constant": "0",
+    }
+    record |= {
+        "Price Direction Down": "1",
+        "Asset Comparision": "0",
+        "Past Information": "1",
+        "Future Information": "0",
+    }
+    reading = Layout("auto", {}).read({**record, "Price Sentiment": "negative"})
+    assert not isinstance(reading, str)
+    assert (reading.text, reading.label) == ("gold slips", ["down", "price", "past price"])
+    assert "no column 'Price Sentiment'" in str(Layout("auto", {}).read(record))
+    assert "neither 0 nor 1" in str(Layout("auto", {}).read({**record, "Price Direction Up": "2"}))
