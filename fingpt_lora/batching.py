@@ -12,7 +12,7 @@ Only the positions that carry a loss reach the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from fingpt_lora.prompts import IGNORED
 # What two layouts of the same rows may differ by, in nats, by whether they are computed in float32: rounding alone
 # reaches 1e-5 there and a few hundredths in half precision.
 SAME_LOG_PROBS = {True: 1e-3, False: 0.25}
+Progress = Callable[[int], None]  # told how many rows were done
 _WINDOW = 50  # batches among which rows are sorted by length; enough to leave little padding, few enough to stay random
 
 

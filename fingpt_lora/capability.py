@@ -187,7 +187,10 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
     )
     fill("training.dataloader_num_workers", 0, "rows are token ids in memory already")
     fill("training.per_device_train_batch_size", 16, "small batches suit LoRA")
-    fill("training.learning_rate", 2e-4, "LoRA takes about ten times the rate of full fine-tuning")
+    if recipe.peft_type == "NONE":
+        fill("training.learning_rate", 2e-5, "all weights are trained")
+    else:
+        fill("training.learning_rate", 2e-4, "LoRA takes about ten times the rate of full fine-tuning")
     if recipe.peft_type == "LORA":
         fill("adapter.target_modules", "all-linear", "adapters on attention alone learn less at equal size")
     batch = recipe.training.get("per_device_train_batch_size", 16)

@@ -74,6 +74,11 @@ def _sample(plan: Plan) -> list[int]:
 
 
 def _rendered(plan: Plan, example: Example) -> Text:
+    if plan.contract.template == "bare":
+        shares = zip(plan.contract.labels, example.labels, strict=False)
+        own = [label for label, applies in shares if applies] if plan.task.several else []
+        shown = ", ".join(own) or NONE if plan.task.several else plan.contract.labels[example.labels[0]]
+        return Text(f"{plan.encoder.text(example.ids)}  ").append(shown, style="bold black on green")
     text = Text()
     pieces = itertools.groupby(zip(example.ids, example.labels, strict=True), key=lambda pair: pair[1] != IGNORED)
     for supervised, pairs in pieces:

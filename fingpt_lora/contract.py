@@ -20,6 +20,8 @@ from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_s
 from fingpt_lora.errors import PromptError
 from fingpt_lora.tasks.base import VERDICTS, Language, Task
 
+# chat: the model's own; fingpt: Instruction, Input, Answer; bare: the text alone, for a classification head.
+Template = Literal["chat", "fingpt", "bare"]
 CONTRACT_FILE = "prompt_contract.json"
 
 _PROBE = "Net sales rose 12.5 % to EUR 3.1bn; 净利润同比增长。 $ABC ↑ <|im_end|></s>"
@@ -43,7 +45,7 @@ class PromptContract:
     """Everything that must be the same in training and in use; saved as ``prompt_contract.json``."""
 
     task: str
-    template: Literal["chat", "fingpt"]
+    template: Template
     labels: tuple[str, ...]
     frames: Mapping[Language, Frame]
     end: str
@@ -127,7 +129,7 @@ def make_contract(
     task: Task,
     checkpoint: Path,
     *,
-    template: Literal["chat", "fingpt"],
+    template: Template,
     system: str | None,
     max_length: int,
     tokenizer: Tokenizer | None = None,
@@ -137,7 +139,8 @@ def make_contract(
     Args:
         task: what is asked, and the answers.
         checkpoint: folder with ``tokenizer.json``, ``tokenizer_config.json`` and the chat template.
-        template: the model's chat template, or FinGPT's plain ``Instruction / Input / Answer``.
+        template: the model's chat template, FinGPT's plain ``Instruction / Input / Answer``, or the text between the
+            tokenizer's own special tokens.
         system: system message; None leaves the template's own default.
         max_length: longest prompt with its answer, in tokens.
         tokenizer: that of the checkpoint, where it is loaded already.
@@ -147,6 +150,8 @@ def make_contract(
     """
     tokenizer = tokenizer or load_tokenizer(checkpoint)
     settings = tokenizer_settings(checkpoint)
+    if template == "bare":
+        return _bare_contract(task, tokenizer, settings, max_length)
     eos = settings.get("eos_token")
     eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None
     if not isinstance(eos, str) or eos_id is None:
@@ -173,6 +178,29 @@ def make_contract(
         add_bos=template == "fingpt" and bool(tokenizer.encode("").ids),
         stop_ids=stop_ids,
         pad_id=eos_id if pad_id is None else pad_id,
+        max_length=max_length,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+    )
+
+
+def _bare_contract(task: Task, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int) -> PromptContract:
+    encoding = tokenizer.encode("a")
+    own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+    before, after = "".join(encoding.tokens[: own[0]]), "".join(encoding.tokens[own[-1] + 1 :])
+    pad = next((name for key in ("pad_token", "eos_token") if isinstance(name := settings.get(key), str)), None)
+    pad_id = tokenizer.token_to_id(pad) if pad is not None else None
+    if pad_id is None:
+        raise PromptError("The base model's tokenizer names neither a pad_token nor an eos_token to fill rows with.")
+    frame = Frame(before, after, {label: label for label in task.labels})
+    return PromptContract(
+        task=task.name,
+        template="bare",
+        labels=task.labels,
+        frames=dict.fromkeys(task.languages, frame),
+        end="",
+        add_bos=False,
+        stop_ids=(),
+        pad_id=pad_id,
         max_length=max_length,
         tokenizer=tokenizer_fingerprint(tokenizer),
     )

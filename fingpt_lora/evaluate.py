@@ -12,6 +12,7 @@ import torch
 from fingpt_lora import checkpoints, report, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
+from fingpt_lora.classifier import score_classes
 from fingpt_lora.console import is_main
 from fingpt_lora.data import Row
 from fingpt_lora.data.rows import NONE, labels_of
@@ -48,7 +49,8 @@ def predict_rows(
         assert isinstance(task, OneAnswer)  # the plan sees to it
         answers = generate_answers(model, encoder, rows, batch_size=section.batch_size, progress=progress)
         return [task.parse(answer, task.language(text)) for text, answer in zip(rows, answers, strict=True)], None
-    log_probs = score_labels(model, encoder, rows, batch_size=section.batch_size, progress=progress)
+    score = score_classes if encoder.contract.template == "bare" else score_labels
+    log_probs = score(model, encoder, rows, batch_size=section.batch_size, progress=progress)
     names = encoder.contract.labels
     labels = [None] * len(rows) if task.several else [names[i] for i in log_probs.argmax(axis=1)]
     return labels, np.exp(log_probs)
@@ -129,7 +131,8 @@ class _progress:
 
 def evaluate_base(plan: Plan, base: torch.nn.Module) -> Answers | None:
     """Score the untouched base model on the test rows, where the recipe wants it."""
-    if not plan.recipe.evaluation.base_model:
+    # A classification head is random until it is trained.
+    if not plan.recipe.evaluation.base_model or plan.recipe.model.head == "classification":
         return None
     return _answer(plan, base, "Scoring the untouched base model")
 
@@ -232,5 +235,7 @@ def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[
         filled=[(item.key, item.value, item.reason) for item in plan.filled],
         shortened=plan.shortened,
         languages=list(plan.contract.frames),
+        method=plan.recipe.peft_type,
+        classifies=plan.recipe.model.head == "classification",
     )
     report.write_report(folder, metrics, training["log_history"], context)

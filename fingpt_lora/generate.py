@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from fingpt_lora.batching import pad_left
+from fingpt_lora.batching import Progress, pad_left
 from fingpt_lora.prompts import PromptEncoder
 
 
@@ -17,7 +17,7 @@ def generate_answers(
     *,
     batch_size: int = 32,
     max_new_tokens: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Return the greedy answer to each text, as the model wrote it, end of turn removed.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,48 @@ import torch
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 from transformers.utils import logging
 
+from fingpt_lora.checkpoints import check_checkpoint, find_checkpoint
 from fingpt_lora.console import quiet
 from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
 from fingpt_lora.lora import fuse
 from fingpt_lora.sections import ModelSection, Recipe
 
-ADAPTER_FOLDER = "adapter"
+ADAPTER_FOLDER, WHOLE_FOLDER = "adapter", "model"
+_TASK_TYPES = {"language_model": "CAUSAL_LM", "classification": "SEQ_CLS"}
 
 
-def load_base(section: ModelSection, checkpoint: Path, *, device: str) -> torch.nn.Module:
-    """Load a causal language model, quantized as the recipe asks, in evaluation mode.
+def load_base(
+    section: ModelSection, checkpoint: Path, *, device: str, labels: Sequence[str] = (), seed: int = 42
+) -> torch.nn.Module:
+    """Load a base model, quantized as the recipe asks, in evaluation mode.
 
     Args:
         section: a resolved ``model`` section (dtype and attention chosen).
         checkpoint: folder from :func:`fingpt_lora.checkpoints.find_checkpoint`.
         device: ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+        labels: of a classification head, where the recipe asks for one.
+        seed: of that head's first weights.
 
     Raises:
         ModelError: transformers cannot load it, or the quantization is not possible here.
     """
     dtype = getattr(torch, section.dtype)
     quantization = quantization_config(section, dtype)
+    kind, head = AutoModelForCausalLM, {}
+    if section.head == "classification":
+        kind = AutoModelForSequenceClassification
+        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        # A checkpoint may bring a head for other labels.
+        head |= {"num_labels": len(labels), "ignore_mismatched_sizes": True}
     logging.disable_progress_bar()
     try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+        with quiet(), _seeded(seed):
+            model = kind.from_pretrained(
                 checkpoint,
+                **head,
                 dtype=dtype,
                 attn_implementation=section.attn_implementation,
                 quantization_config=quantization,
@@ -98,12 +111,14 @@ def keep_cpu_weights_unpacked(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
-    """Put a fresh, trainable adapter on a base model.
+def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> Any:
+    """Put a fresh, trainable adapter on a base model; with ``peft_type: none``, let all of its own weights train.
 
     Raises:
         RecipeError: the adapter's fields do not fit together, or name no module of this model.
     """
+    if recipe.peft_type == "NONE":
+        return model.requires_grad_()
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType[recipe.peft_type]]
     fields = {key: value for key, value in recipe.adapter.items() if key != "peft_type"}
     _check_targets(model, fields)
@@ -113,12 +128,12 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
             "here. Use olora or pissa, or leave it out."
         )
     try:
-        with quiet(), _seeded(recipe):
+        with quiet(), _seeded(_seed(recipe)):
             if fields.get("loftq_config"):
                 from peft import LoftQConfig
 
                 fields["loftq_config"] = LoftQConfig(**fields["loftq_config"])
-            config = config_class(task_type="CAUSAL_LM", **fields)
+            config = config_class(task_type=_TASK_TYPES[recipe.model.head], **fields)
             adapted = get_peft_model(model, fuse(config) if isinstance(config, LoraConfig) else config)
     except (
         ValueError,
@@ -135,15 +150,19 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> PeftModel:
     return adapted
 
 
+def _seed(recipe: Recipe) -> int:
+    return int(recipe.training.get("seed", 42))
+
+
 @contextlib.contextmanager
-def _seeded(recipe: Recipe) -> Iterator[None]:
-    """Start an adapter from the recipe's seed.
+def _seeded(seed: int) -> Iterator[None]:
+    """Start an adapter, or a head, from the recipe's seed.
 
     Some initialisations rewrite the base by a random decomposition (``pissa_niter_16``) and are run again when the
     adapter is loaded; only from the same seed do they come to the same base.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.get("seed", 42))
+        torch.manual_seed(seed)
         yield
 
 
@@ -173,6 +192,36 @@ def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
                 )
 
 
+def save_trained(trained: Any, folder: Path, recipe: Recipe) -> None:
+    """Write what was trained: the adapter, or the whole model where all of its weights were."""
+    trained.save_pretrained(folder / (WHOLE_FOLDER if recipe.peft_type == "NONE" else ADAPTER_FOLDER))
+
+
+def load_trained(
+    folder: Path, recipe: Recipe, section: ModelSection, *, device: str, labels: Sequence[str], merge: bool = True
+) -> torch.nn.Module:
+    """Load what a run has trained, for use.
+
+    Args:
+        folder: the run folder.
+        recipe: that it was trained by.
+        section: its ``model`` section, resolved for the machine of use.
+        device: where to.
+        labels: of the contract.
+        merge: merge a LoRA adapter where that is exact.
+
+    Raises:
+        ModelError: base or adapter are missing, or do not fit each other.
+    """
+    if recipe.peft_type == "NONE":
+        check_checkpoint(folder / WHOLE_FOLDER, writes=section.head != "classification")
+        return load_base(section, folder / WHOLE_FOLDER, device=device, labels=labels)
+    checkpoint = find_checkpoint(section.base, section.revision, writes=section.head != "classification")
+    base = load_base(section, checkpoint, device=device, labels=labels, seed=_seed(recipe))
+    adapted = load_adapter(base, folder / ADAPTER_FOLDER, recipe)
+    return merged_where_exact(adapted, section) if merge else adapted
+
+
 def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftModel:
     """Put a saved adapter on a base model, for use, from the recipe that it was trained by.
 
@@ -182,7 +231,7 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftMo
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
     try:
-        with quiet(), _seeded(recipe):
+        with quiet(), _seeded(_seed(recipe)):
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error
@@ -190,14 +239,15 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftMo
     return adapted
 
 
-def merged_where_exact(adapted: PeftModel, section: ModelSection) -> torch.nn.Module:
+def merged_where_exact(adapted: Any, section: ModelSection) -> torch.nn.Module:
     """Merge a LoRA adapter into its base for use, where that loses nothing: in float32.
 
     Each forward then costs what the base alone does. In half precision the sum is rounded, and into 4 or 8 bits it
     loses the adapter; there the model is returned as it came.
     """
     exact = section.quantization == "none" and section.dtype == "float32"
-    if not exact or adapted.active_peft_config.peft_type != PeftType.LORA:
+    is_adapter = isinstance(adapted, PeftModel)  # else all weights were trained: there is nothing to merge
+    if not exact or not is_adapter or adapted.active_peft_config.peft_type != PeftType.LORA:
         unmerged: torch.nn.Module = adapted
         return unmerged
     with quiet():

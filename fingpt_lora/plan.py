@@ -63,13 +63,15 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         FingptLoraError: whatever in recipe, data or model stands in the way, in one sentence.
     """
     task = build_task(recipe.task)
-    if task.several and recipe.evaluation.mode == "generate":
-        raise RecipeError(f"evaluation.mode: the task '{task.name}' asks for yes or no to each label; use score.")
+    classifies = recipe.model.head == "classification"
+    if recipe.evaluation.mode == "generate" and (task.several or classifies):
+        why = "a classification head writes nothing" if classifies else f"'{task.name}' asks yes or no to each label"
+        raise RecipeError(f"evaluation.mode: {why}; use score.")
     splits = load_splits(recipe.data, task.aliases, several=task.several, build=_builder(recipe, task))
     if isinstance(task, ForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     _need_rows(splits, recipe)
-    checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
+    checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision, writes=not classifies)
     machine = capability.detect()
     filled = capability.fill_in(
         recipe,
@@ -87,7 +89,7 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     contract = make_contract(
         task,
         checkpoint,
-        template=recipe.model.prompt,
+        template="bare" if classifies else recipe.model.prompt,
         system=recipe.model.system,
         max_length=min(resolved.training["max_length"], limit),
         tokenizer=tokenizer,

@@ -49,16 +49,18 @@ class Predictor:
             FingptLoraError: the run is unfinished, its base is missing, or a contract does not match.
         """
         run = open_run(folder)
-        checkpoint = checkpoints.find_checkpoint(run.recipe.model.base, run.recipe.model.revision)
+        section = run.recipe.model
+        writes = section.head != "classification"
+        checkpoint = checkpoints.find_checkpoint(section.base, section.revision, writes=writes)
         encoder = PromptEncoder(run.contract, load_tokenizer(checkpoint), build_task(run.recipe.task))
         capability.measure()
         machine = capability.detect()
         # The machine of use decides on precision, not the one of training.
         here = capability.for_inference(run.recipe, machine)
         with quiet():
-            base = models.load_base(here.model, checkpoint, device=machine.device)
-            adapted = models.load_adapter(base, run.folder / models.ADAPTER_FOLDER, run.recipe)
-        model = models.merged_where_exact(adapted, here.model) if merge else adapted
+            model = models.load_trained(
+                run.folder, run.recipe, here.model, device=machine.device, labels=run.contract.labels, merge=merge
+            )
         return cls(run, encoder, model, _thresholds(run, encoder) if encoder.task.several else None)
 
     def predict(self, articles: Sequence[str]) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ class Prompt:
 class Example:
     """Token ids of prompt and answer, and per position the id to predict or -100 where nothing is supervised.
 
-    ``branches`` holds where each branch begins; it reaches to the next one. Without any, the ids are one path.
+    ``branches`` holds where each branch begins; it reaches to the next one. Without any, the ids are one path. For a
+    classification head, ``labels`` is the place of the label alone, or 1 and 0 for each label.
     """
 
     ids: list[int]
@@ -104,17 +105,25 @@ class PromptEncoder:
         examples = []
         for row, (text, label, prompt) in enumerate(zip(texts, labels, self.prompts(texts), strict=True)):
             language = self.task.language(text)
+            if not text.strip():
+                raise PromptError(f"Row {row}: no text. Remove the row.")
+            if self.contract.template == "bare":
+                examples.append(Example(prompt.ids, self._classes(label), prompt.shortened))
+                continue
             if isinstance(label, tuple):
-                if not text.strip():
-                    raise PromptError(f"Row {row}: no text. Remove the row.")
                 examples.append(self._branched(prompt, label, language))
                 continue
             answer = self.answer_ids(language)[label]
-            if not text.strip() or not answer:
-                raise PromptError(f"Row {row}: no {'text' if answer else 'supervised token'}. Remove the row.")
+            if not answer:
+                raise PromptError(f"Row {row}: no supervised token. Remove the row.")
             ids = [*prompt.ids, *answer]
             examples.append(Example(ids, [IGNORED] * len(prompt.ids) + answer, prompt.shortened))
         return examples
+
+    def _classes(self, label: Label) -> list[int]:
+        if isinstance(label, tuple):
+            return [int(own in label) for own in self.contract.labels]
+        return [self.contract.labels.index(label)]
 
     def _branched(self, prompt: Prompt, applying: Sequence[str], language: Language) -> Example:
         ids, labels, branches = list(prompt.ids), [IGNORED] * len(prompt.ids), []

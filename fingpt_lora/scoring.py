@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,12 @@ import torch
 from transformers import DynamicCache
 
 from fingpt_lora import attention
-from fingpt_lora.batching import SAME_LOG_PROBS, common_prefix, pad_left
+from fingpt_lora.batching import SAME_LOG_PROBS, Progress, common_prefix, pad_left
 from fingpt_lora.console import note
 from fingpt_lora.errors import ModelError
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.tasks.base import Language
 
-Progress = Callable[[int], None]
 Rows = Sequence[Sequence[int]]
 
 # Longest prompt with which a model was found to compute the same in one sequence; -1 where it does not.

@@ -85,6 +85,11 @@ class ModelSection(Section):
         "auto", description="Precision of weights and compute; auto takes bfloat16 where the hardware has it."
     )
     attn_implementation: str = Field("auto", description="auto, or a name that transformers accepts.")
+    head: Literal["language_model", "classification"] = Field(
+        "language_model",
+        description="language_model: the answer is written; classification: an encoder (BERT) or causal model with a "
+        "new head that names the label.",
+    )
     prompt: Literal["chat", "fingpt"] = Field(
         "chat", description="chat: the model's own template; fingpt: Instruction/Input/Answer in plain text."
     )

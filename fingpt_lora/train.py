@@ -87,7 +87,8 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     if is_main():
         runs.begin(folder, plan.recipe, plan.contract, _manifest(plan))
     state.wait_for_everyone()
-    base = models.load_base(plan.recipe.model, plan.checkpoint, device=device)
+    seed = int(plan.recipe.training.get("seed", 42))
+    base = models.load_base(plan.recipe.model, plan.checkpoint, device=device, labels=plan.contract.labels, seed=seed)
     # Before the adapter: some initialisations (PiSSA) rewrite the base.
     base_result = evaluate_base(plan, base)
     adapted = models.attach_adapter(base, plan.recipe)
@@ -95,7 +96,7 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     note(f"Training {trainable:,} of {total:,} parameters in {models.adapted_modules(adapted)} modules.")
     training = fit(plan, folder, args, adapted, resume)
     if is_main():
-        adapted.save_pretrained(folder / models.ADAPTER_FOLDER)
+        models.save_trained(adapted, folder, plan.recipe)
     alone = state.num_processes == 1  # sharded weights stay as they are
     used = models.merged_where_exact(adapted, plan.recipe.model) if alone else adapted
     with compiling.eagerly(used):

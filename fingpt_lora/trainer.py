@@ -20,6 +20,7 @@ from fingpt_lora import attention, capability
 from fingpt_lora.atomic import write_json
 from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of, supervised_logits
 from fingpt_lora.callbacks import OnSave, StepTimer, TrainingProgress
+from fingpt_lora.classifier import ClassCollator, class_loss
 from fingpt_lora.compiling import CompileWhenItPays, eagerly
 from fingpt_lora.console import is_main, note
 from fingpt_lora.contract import CONTRACT_FILE
@@ -43,7 +44,11 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         resume: checkpoint to continue from, or None.
     """
     rows = [{"input_ids": e.ids, "labels": e.labels, "branches": list(e.branches)} for e in plan.train]
-    batching = plan.recipe.training.get("batching", "shared_prefix")
+    classifies = plan.recipe.model.head == "classification"
+    # A classification head reads the text alone: no prefix is shared.
+    batching = plan.recipe.training.get("batching", "length" if classifies else "shared_prefix")
+    if batching == "shared_prefix" and classifies:
+        batching = "length"
     if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
         note(f"training.batching = length  ({reason})")
         batching = "length"
@@ -76,7 +81,10 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list([{"input_ids": [0], "labels": [0]}]) if args.eval_strategy != "no" else None,
         processing_class=AutoTokenizer.from_pretrained(plan.checkpoint),
-        data_collator=Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix"),
+        data_collator=ClassCollator(plan.contract.pad_id, plan.task.several)
+        if classifies
+        else Collator(plan.contract.pad_id, share_prefix=batching == "shared_prefix"),
+        loss=class_loss if classifies else answer_loss,
         sampler=sampler,
         attention_name=attention.NAME if batching == "shared_prefix" else _padded_attention(plan),
         validate=validate if plan.splits.validation else None,
@@ -140,6 +148,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains on pre-tokenised rows; only the supervised positions reach the vocabulary.
 
     Args (beside those of SFTTrainer):
+        loss: model, batch -> summed negative log-likelihood and how many answers it is over.
         sampler: order of the training rows, or None for the Trainer's own.
         attention_name: the attention to train by; the model's own serves the validation rows.
         validate: scores the validation rows and returns metrics; runs where the Trainer evaluates.
@@ -150,6 +159,7 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *args: Any,
+        loss: Callable[[Any, Any], tuple[torch.Tensor, int]],
         sampler: GroupedSampler | None,
         attention_name: str,
         validate: Validate | None,
@@ -157,7 +167,10 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         timer: StepTimer,
         **kwargs: Any,
     ) -> None:
-        self._sampler, self._validate, self._describe, self._timer = sampler, validate, describe, timer
+        self._loss, self._sampler, self._validate, self._describe, self._timer = (
+            *(loss, sampler, validate),
+            *(describe, timer),
+        )
         super().__init__(*args, **kwargs)
         self._attention_name, self._own_attention = attention_name, self.model.config._attn_implementation
         # TRL casts the adapter of a quantized base to bfloat16, which rounds small updates away and, without
@@ -180,14 +193,13 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Return the negative log-likelihood of the answers, normalised as the Trainer asks."""
         self._timer.count(inputs["input_ids"].numel())
-        logits, targets = supervised_logits(model, inputs)
-        total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        items = len(targets) if num_items_in_batch is None else num_items_in_batch
+        total, answers = self._loss(model, inputs)
+        items = answers if num_items_in_batch is None else num_items_in_batch
         loss: torch.Tensor = total / items
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The items are those of all processes, and DDP averages gradients over them.
             loss = loss * self.accelerator.num_processes
-        problem = self._watch.look(total.item() / len(targets))
+        problem = self._watch.look(total.item() / answers)
         if problem:
             raise DivergenceError(self._divergence(problem, inputs))
         return loss
@@ -218,6 +230,12 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
             f"  Try training.learning_rate={rate / 5:g} (it was {rate:g}), training.warmup_steps=0.1 or "
             f"training.max_grad_norm=0.3. The last good checkpoint is kept in '{self.args.output_dir}'."
         )
+
+
+def answer_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """Return the summed negative log-likelihood of the answers' tokens, and their number."""
+    logits, targets = supervised_logits(model, batch)
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
 
 
 class LossWatch:

@@ -109,12 +109,20 @@ class Written:
 
 def check_passed_through(recipe: Recipe, source: Written) -> None:
     """Check the sections that carry the fields of peft, trl and transformers against the installed versions."""
-    if recipe.peft_type != "LORA" and recipe.peft_type not in installed.peft_methods():
+    whole = recipe.peft_type == "NONE"
+    if whole and len(recipe.adapter) > 1:
+        key = next(key for key in recipe.adapter if key != "peft_type")
+        raise source.error(["adapter", key], "belongs to an adapter, and peft_type: none trains the whole model.")
+    if whole and recipe.model.quantization != "none":
+        raise source.error(
+            ["adapter", "peft_type"], "quantized weights cannot be trained; set model.quantization: none."
+        )
+    if not whole and recipe.peft_type != "LORA" and recipe.peft_type not in installed.peft_methods():
         hint = did_you_mean(recipe.peft_type, installed.peft_methods())
         raise source.error(["adapter", "peft_type"], f"the installed peft has no method '{recipe.peft_type}'.{hint}")
     training = {**installed.sft_fields(), **OWN_TRAINING_FIELDS}
     sections = [
-        ("adapter", recipe.adapter, installed.peft_fields(recipe.peft_type)),
+        ("adapter", {} if whole else recipe.adapter, {} if whole else installed.peft_fields(recipe.peft_type)),
         ("training", recipe.training, training),
     ]
     for section, values, fields in sections:

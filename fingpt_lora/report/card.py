@@ -76,9 +76,9 @@ def _metadata(metrics: Mapping[str, Any], context: ReportContext) -> Any:
         base_model=context.base_hub_id,
         datasets=list(dict.fromkeys(hub_sets)) or None,
         language=list(context.languages) or None,
-        library_name="peft",
-        pipeline_tag="text-generation",
-        tags=["fingpt-lora", "finance", "lora", context.task],
+        library_name="transformers" if context.method == "NONE" else "peft",
+        pipeline_tag="text-classification" if context.classifies else "text-generation",
+        tags=["fingpt-lora", "finance", *(["lora"] if context.method == "LORA" else []), context.task],
         model_name=context.name,
         eval_results=measured,
     )

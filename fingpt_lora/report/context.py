@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+_EMBEDDED = {
+    "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+}
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
@@ -30,6 +34,8 @@ class ReportContext:
         filled: settings that the recipe left open: key, value, reason.
         shortened: training rows whose article had to be shortened.
         languages: in which the model was asked, e.g. ``["en", "zh"]``.
+        method: what was trained: PEFT's name of the adapter, or NONE where all weights were.
+        classifies: whether a classification head answers.
         created: when the run ended, for the reader; empty leaves it out.
     """
 
@@ -47,19 +53,29 @@ class ReportContext:
     filled: Sequence[tuple[str, Any, str]] = ()
     shortened: int = 0
     languages: Sequence[str] = ()
+    method: str = "LORA"
+    classifies: bool = False
     created: str = ""
+
+    @property
+    def what(self) -> str:
+        """What the run is of its base model: ``A LoRA adapter for``."""
+        if self.method == "NONE":
+            return "A fine-tuned copy of"
+        name = {"LORA": "A LoRA adapter"}.get(self.method, f"An adapter ({self.method})")
+        return f"{name} and classification head for" if self.classifies else f"{name} for"
 
     @property
     def base_name(self) -> str:
         """The base model's name for people; of a local folder only its last part, which gives no home away."""
-        if self.base_model == "smollm2":
-            return "HuggingFaceTB/SmolLM2-135M-Instruct"
+        if self.base_model in _EMBEDDED:
+            return _EMBEDDED[self.base_model]
         return self.base_model if self.base_hub_id else PurePath(self.base_model).name
 
     @property
     def base_hub_id(self) -> str | None:
         """The base model's hub id, or None where it is a local folder."""
-        if self.base_model == "smollm2":
+        if self.base_model in _EMBEDDED:
             return self.base_name
         parts = self.base_model.split("/")
         is_id = len(parts) == 2 and all(part and part[0].isalnum() for part in parts) and "\\" not in parts[1]
