@@ -80,6 +80,7 @@ def dump_recipe(recipe: Recipe) -> str:
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.allow_unicode = True
+    writer.sort_base_mapping_type_on_output = False  # the order of labels is that of the recipe
     writer.dump(recipe.as_dict(), stream)
     return stream.getvalue()
 

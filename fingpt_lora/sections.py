@@ -34,13 +34,15 @@ _OF_TASK = {
     "forecast": {"target", "horizon", "flat_below"},
     "event": {"types"},
     "headline": set[str](),
+    "relation": {"choices"},
+    "choice": {"choices", "question"},
 }
 
 
 class TaskSection(Section):
     """What the model is asked."""
 
-    name: Literal["sentiment", "forecast", "event", "headline"] = Field(
+    name: Literal["sentiment", "forecast", "event", "headline", "relation", "choice"] = Field(
         "sentiment", description="The task: one file of fingpt_lora/tasks."
     )
     language: Literal["auto", "en", "zh"] = Field(
@@ -57,19 +59,26 @@ class TaskSection(Section):
         (), description="event: the types, as the data names them; or name -> the words to ask with."
     )
 
+    choices: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
+        (), description="choice and relation: the labels; or label -> the answer that stands for it."
+    )
+    question: str | None = Field(None, description="choice: what is asked, in the language of the answers.")
+
     @model_validator(mode="after")
     def _only_its_own(self) -> TaskSection:
-        if self.name == "event" and not self.types:
-            raise ValueError("the task 'event' needs 'types': the event types, as the data names them")
+        needed = {"event": ("types",), "relation": ("choices",), "choice": ("choices", "question")}
+        for key in needed.get(self.name, ()):
+            if not getattr(self, key):
+                raise ValueError(f"the task '{self.name}' needs '{key}'")
         for task, keys in _OF_TASK.items():
-            foreign = sorted(keys & self.model_fields_set)
-            if task != self.name and foreign:
+            foreign = sorted((keys - _OF_TASK[self.name]) & self.model_fields_set)
+            if foreign:
                 raise ValueError(f"'{foreign[0]}' belongs to the task '{task}', not to '{self.name}'")
         return self
 
     @model_serializer(mode="wrap")
     def _without_the_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        foreign = {key for task, keys in _OF_TASK.items() for key in keys if task != self.name}
+        foreign = {key for keys in _OF_TASK.values() for key in keys} - _OF_TASK[self.name]
         return {key: value for key, value in write(self).items() if key not in foreign}
 
 

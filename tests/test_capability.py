@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -32,16 +31,6 @@ def test_a_measurement_overrules_the_flags() -> None:
     claims = Machine("cpu", "claims", 2, 8 << 30, bf16=False, measured=SLOW_BF16)
     item = next(i for i in capability.fill_in(parse_recipe(""), claims, base_bytes=1, train_rows=9))
     assert item.value == "float32" and "0.1 times" in item.reason and "measured" in item.reason
-
-
-def test_the_processor_is_measured_once_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert measured.recall("this one", 1) is None
-    found = measured.measure("this one", 1)
-    assert found.float32 > 0.1 and found.bfloat16 > 0
-    # A backward pass costs more than its forward pass alone.
-    assert found.eager_training > found.eager_scoring > 0 and found.sdpa_training > found.sdpa_scoring > 0
-    assert measured.recall("this one", 1) == found and measured.recall("this one", 2) is None
 
 
 @pytest.mark.parametrize(("bfloat16", "expected"), [(100.0, False), (900.0, True)])

@@ -27,25 +27,10 @@ def test_an_empty_recipe_is_the_default_job() -> None:
     ("text", "message"),
     [
         ("a:\n  b: 1\n", "r.yaml:1: a: unknown key in a recipe"),
-        ("training:\n  learnin_rate: 1\n", "r.yaml:2: training.learnin_rate: unknown key in section 'training'. Did you mean 'learning_rate'?"),
         ("model:\n  qantization: nf4\n", "r.yaml:2: model.qantization: unknown key in section 'model'. Did you mean 'quantization'?"),
         ("\nmodel:\n  quantization: nf5\n", "r.yaml:3: model.quantization: must be 'none', 'int8' or 'nf4' (it is 'nf5'). Did you mean 'nf4'?"),
-        ("model:\n  quantization:\n    load_in_4bits: true\n", "r.yaml:3: model.quantization.load_in_4bits: unknown key"),
-        ("adapter:\n  r: true\n", "r.yaml:2: adapter.r: must be a whole number, not true."),
-        ("adapter:\n  r: 0\n", "r.yaml:2: adapter.r: must be at least 1"),
-        ("adapter:\n  lora_dropout: 1.5\n", "r.yaml:2: adapter.lora_dropout: must be at least 0 and below 1"),
-        ("adapter:\n  peft_type: lorra\n", "r.yaml:2: adapter.peft_type: the installed peft has no method 'LORRA'. Did you mean 'LORA'?"),
-        ("training:\n  learning_rate: -1\n", "must be greater than 0"),
-        ("training:\n  learning_rate: .nan\n", "must be greater than 0"),
-        ("training:\n  max_seq_length: 5\n", "write max_length"),
         ("task:\n  name: forecast\n  labels: 5\n", "r.yaml:1: task: 'labels' belongs to the task 'sentiment', not to 'forecast'"),
         ("data:\n  market:\n    callendar: XNYS\n", "r.yaml:3: data.market.callendar: unknown key in section 'data.market'. Did you mean 'calendar'?"),
-        ("training:\n  lr: 1e-4\n", "r.yaml:2: training.lr: unknown key in section 'training'; write learning_rate."),
-        ("training:\n  packing: true\n", "choose 'training.batching'"),
-        ("training:\n  trust_remote_code: true\n", "code from model repositories is never run"),
-        ("training:\n  batching: shared\n", "must be one of shared_prefix, length, padded"),
-        ("training:\n  early_stopping_patience: 2\n", "needs 'training.eval_strategy: epoch'"),
-        ("training:\n  bf16: true\n  fp16: true\n", "exclude each other"),
         ("task:\n  labels: 4\n", "must be 3, 5 or 7 (it is 4)"),
         ("data:\n  split: {method: group}\n", "r.yaml:2: data.split: method 'group' needs 'column'."),
         ("data:\n  split: {method: random, column: x}\n", "does not take 'column'"),
@@ -54,7 +39,6 @@ def test_an_empty_recipe_is_the_default_job() -> None:
         ("a: [1\n", "not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "unknown key"),
         ("- a\n", "a recipe is a mapping of sections"),
-        ("adapter: {init_lora_weights: pissa}\n", "set 'model.quantization: none'"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_file_line_key_and_the_way_out(text: str, message: str) -> None:
@@ -147,3 +131,25 @@ def test_the_schema_knows_our_keys_and_the_installed_ones() -> None:
     assert "packing" not in schema["properties"]["training"]["properties"]
     assert "r" in schema["properties"]["adapter"]["properties"]
     json.dumps(schema)
+
+
+def test_labels_of_the_recipe_keep_their_order() -> None:
+    recipe = parse_recipe("task: {name: event, types: {Turnover: turnover, Profit: profit, Debt: debt}}")
+    again = parse_recipe(dump_recipe(recipe))
+    assert again == recipe and list(again.task.types) == ["Turnover", "Profit", "Debt"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{name: event}", "the task 'event' needs 'types'"),
+        ("{name: choice, choices: [a, b]}", "the task 'choice' needs 'question'"),
+        (
+            "{name: relation, choices: [a, b], question: x}",
+            "'question' belongs to the task 'choice', not to 'relation'",
+        ),
+    ],
+)
+def test_a_task_gets_what_it_needs_and_nothing_else(task: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(f"task: {task}")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fingpt_lora.tasks import ForecastTask, SentimentTask
 from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.choice import ChoiceTask, choice_task, relation_task
 from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.headline import from_gold_columns, headline_task
 from fingpt_lora.tasks.yes_no import YesNoTask
@@ -144,3 +145,20 @@ def test_the_columns_of_gold_headlines_are_read_for_what_they_say(
     assert from_gold_columns(row) == labels
     with pytest.raises(ValueError, match="neither 0 nor 1"):
         from_gold_columns({**row, "Price Direction Up": "yes"})
+
+
+CHOICES = [
+    choice_task("Is it about a bank?", ["yes", "no", "not said"], "auto"),
+    choice_task("Topic?", {"m&a": "mergers", "esg": "sustainability"}, "auto"),
+    relation_task(["unknown", "持股", "被持股"], "auto"),
+]
+
+
+@pytest.mark.parametrize("task", CHOICES, ids=lambda task: task.questions["en"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_choice_is_parsed_as_it_is_answered(task: ChoiceTask, language: Language) -> None:
+    answers = [task.answer(label, language) for label in task.labels]
+    assert [task.parse(answer, language) for answer in answers] == list(task.labels)
+    assert all(answer in task.instruction(language) for answer in answers)
+    assert not any(task.parse(f"{answer}.", language) or task.parse(answer[:-1], language) for answer in answers)
+    assert {task.aliases[answer.lower()] for answer in answers} == set(task.labels)

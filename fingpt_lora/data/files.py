@@ -212,6 +212,9 @@ def _objects(content: Any, origin: str) -> Iterator[Any]:
 def _as_record(value: Any, origin: str, number: int) -> Record | BadRow:
     if isinstance(value, dict):
         return Record(value, origin, number)
+    if isinstance(value, list) and value and all(isinstance(cell, (str, int, float)) for cell in value):
+        # Cells without names are told by their place, from 1: data.fields: {text: "2"}.
+        return Record({str(place): cell for place, cell in enumerate(value, start=1)}, origin, number)
     return BadRow(origin, number, f"expected an object with named fields, found {_KINDS.get(type(value), 'nothing')}")
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from fingpt_lora.data.point_in_time import from_stocknet
 from fingpt_lora.errors import DataError, did_you_mean
+from fingpt_lora.tasks.choice import BETWEEN
 from fingpt_lora.tasks.headline import from_gold_columns
 
-OUR_FIELDS = ("text", "label", "language", "split")
+OUR_FIELDS = ("text", "label", "language", "split", "head", "tail")
 
 # Column names whose meaning is beyond doubt, the plainest first. Matched without case, spaces as underscores.
 _TEXT = (
@@ -19,7 +20,7 @@ _TEXT = (
 )
 _LABEL = (
     *("label", "labels", "events", "sentiment", "output", "target", "answer", "gold", "class"),
-    *("标签", "情感", "事件"),
+    *("relation", "标签", "情感", "事件", "关系"),
 )
 _LANGUAGE = ("language", "lang")
 
@@ -82,9 +83,30 @@ class Layout:
             found = (None, None) if isinstance(pair, str) else pair
             text = text if text.found else _Found(found[0], True)
             label = label if label.found else _Found(found[1], True)
+        parties = self._parties(values)
+        if isinstance(parties, str):
+            return parties
+        if parties and isinstance(text.value, str):
+            text = _Found(f"{BETWEEN.join(parties)}\n{text.value}", True)
         language = self._mapped("language", values)
         spoken = language.value if language.found else _named(values, _LANGUAGE)
         return Reading(strip_frame(text.value), label.value, spoken)
+
+    def _parties(self, values: Mapping[str, Any]) -> tuple[str, str] | str | None:
+        """Return the two parties whose relation is asked for, why they are missing, or None where none are."""
+        if not (self._fields.keys() & {"head", "tail"} or {"head", "tail"} <= values.keys()):
+            return None
+        found = []
+        for field in ("head", "tail"):
+            party = self._mapped(field, values)
+            if party.problem:
+                return party.problem
+            value = party.value if party.found else values.get(field)
+            if not isinstance(value, str) or not value.strip():
+                # A plain text, as predict takes it, may carry its parties already.
+                return f"it names no {field}" if self._strict else None
+            found.append(value.strip())
+        return found[0], found[1]
 
     def no_label(self, values: Mapping[str, Any]) -> str:
         """Return why a record that was read without a label has none."""

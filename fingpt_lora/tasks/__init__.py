@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fingpt_lora.sections import TaskSection
 from fingpt_lora.tasks.base import Task
+from fingpt_lora.tasks.choice import choice_task, relation_task
 from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.headline import headline_task
@@ -16,6 +17,10 @@ def build_task(section: TaskSection) -> Task:
     """Return the task that a recipe's ``task`` section describes."""
     if section.name == "forecast":
         return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
+    if section.name == "choice":
+        return choice_task(str(section.question), section.choices, section.language)
+    if section.name == "relation":
+        return relation_task(section.choices, section.language)
     if section.name == "event":
         return event_task(section.types, section.language)
     if section.name == "headline":

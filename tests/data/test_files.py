@@ -119,7 +119,7 @@ def test_two_columns_of_one_name_are_an_error(write: Write) -> None:
 
 
 def test_bad_json_lines_are_bad_rows_with_their_line(write: Write) -> None:
-    path = write("a.jsonl", '{"text": "one"}\n\n{"text": \n[1, 2]\n"word"\n7\nnull\n{"text": "two"}\n')
+    path = write("a.jsonl", '{"text": "one"}\n\n{"text": \n[[1], 2]\n"word"\n7\nnull\n{"text": "two"}\n')
     found = read(path)
     assert [row.line for row in found] == [1, 3, 4, 5, 6, 7, 8]
     assert [str(row).split(": ", 1)[1][:40] for row in found[1:6]] == [
@@ -222,3 +222,7 @@ def test_any_bytes_are_rows_or_one_clear_error(content: bytes, name: str) -> Non
             with contextlib.suppress(DataError):
                 found = read(path)
                 assert [row.line for row in found] == sorted(row.line for row in found)
+
+
+def test_cells_without_names_are_told_by_their_place(write: Write) -> None:
+    assert values(write("a.jsonl", '["ACME", "owns", 7]\n')) == [{"1": "ACME", "2": "owns", "3": 7}]

@@ -121,3 +121,16 @@ def test_gold_headlines_as_published() -> None:
     assert (reading.text, reading.label) == ("gold slips", ["down", "price", "past price"])
     assert "no column 'Price Sentiment'" in str(Layout("auto", {}).read(record))
     assert "neither 0 nor 1" in str(Layout("auto", {}).read({**record, "Price Direction Up": "2"}))
+
+
+def test_two_parties_stand_before_the_text() -> None:
+    record = {"head": "ACME", "tail": "Rival", "relation": "owns", "text": "ACME took over Rival."}
+    expected = ("ACME → Rival\nACME took over Rival.", "owns", None)
+    assert Layout("auto", {}).read(record) == expected
+    cells = dict(zip("1234", record.values(), strict=True))
+    places = {"head": "1", "tail": "2", "label": "3", "text": "4"}
+    assert Layout("auto", places).read(cells) == expected
+    assert Layout("auto", places).read({**cells, "2": " "}) == "it names no tail"
+    assert "no column '2'" in str(Layout("auto", places).read({"1": "ACME", "3": "owns", "4": "x"}))
+    plain = Layout("auto", places, strict=False).read({"text": "ACME → Rival\nA text."})
+    assert not isinstance(plain, str) and plain.text == "ACME → Rival\nA text."
