@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from fingpt_lora.data import load_splits
-from fingpt_lora.recipe import load_recipe
+from fingpt_lora.recipe import load_recipe, parse_recipe
 from fingpt_lora.sections import DataSection
-from fingpt_lora.tasks import SentimentTask
+from fingpt_lora.tasks import SentimentTask, build_task
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,3 +50,9 @@ def test_make_would_run_what_it_says() -> None:
     )
     assert "accelerate launch -m fingpt_lora.train recipes/sentiment.yaml" in result.stdout
     assert "--constraint constraints.txt" in result.stdout
+
+
+def test_its_example_of_a_task_of_ones_own_is_one() -> None:
+    (block,) = re.findall(r"```\n(task:\n.*?)```", TEXT, re.DOTALL)
+    task = build_task(parse_recipe(block).task)
+    assert task.answer("macro", "en") == "the economy" and "the economy" in task.instruction("en")

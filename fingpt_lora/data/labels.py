@@ -66,6 +66,8 @@ class LabelMap:
             if parts is None:
                 return f"its labels are not a list or text but {raw!r:.40}"
             raw = next(part for part in parts if self._one(part) is None)
+        elif isinstance(raw, list):
+            return f"it carries a list of labels ({_short(', '.join(map(str, raw)), 60)}), and the task takes one"
         key = _key(raw)
         if not key:
             return "it has no label"

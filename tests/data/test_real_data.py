@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fingpt_lora.data import Splits, load_splits
+from fingpt_lora.data.rows import labels_of
 from fingpt_lora.errors import DataError
+from fingpt_lora.recipe import load_recipe
 from fingpt_lora.sections import DataSection, SplitSection
-from fingpt_lora.tasks import ForecastTask, SentimentTask
+from fingpt_lora.tasks import ForecastTask, SentimentTask, build_task
 
 Real = Callable[[str], str]
 WORDS = SentimentTask(3).aliases
+ROOT = Path(__file__).parents[2]
 
 
 def load(**section: object) -> Splits:
@@ -66,8 +70,31 @@ def test_gold_headlines_are_tab_separated_despite_their_name(real: Real) -> None
     splits = load(path=path, fields={"text": "News", "label": "Price Sentiment"}, bad_rows=0.2)
     assert splits.audit.rows_read == 8455  # one of 8456 lines continues a quoted headline
     assert all("'none'" in bad.reason for bad in splits.audit.bad_rows)
-    with pytest.raises(DataError, match="looks like the label"):
+    with pytest.raises(DataError, match="carries a list of labels"):
         load(path=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "rows", "share"),
+    [
+        ("sentifm/train.jsonl", "events.yaml", 8943, 0.21),
+        ("gold_headlines/train.csv", "headlines.yaml", 8455, 0.99),
+        ("finre_zh/train.jsonl", "relations.yaml", 13486, None),
+    ],
+)
+def test_the_recipes_of_other_tasks_read_their_data(
+    real: Real, name: str, recipe: str, rows: int, share: float | None
+) -> None:
+    loaded = load_recipe(ROOT / "recipes" / recipe, [f"data.path={real(name)}"])
+    task = build_task(loaded.task)
+    splits = load_splits(loaded.data, task.aliases, several=task.several)
+    assert splits.audit.rows_read == rows and not splits.audit.bad_rows
+    seen = {label for row in splits.train for label in labels_of(row)}
+    assert set(task.labels) <= seen | {"constant"}
+    if share is None:
+        assert all(" → " in row.text.splitlines()[0] for row in splits.test)
+    else:
+        assert sum(bool(row.label) for row in splits.test) / len(splits.test) == pytest.approx(share, abs=0.02)
 
 
 def test_stocknet_is_read_as_it_stands_and_holds_no_leak(real: Real) -> None:
