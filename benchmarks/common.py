@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +57,26 @@ def matmul_peak(dtype: str = "float32", size: int = 2048) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / statistics.median(seconds[3:])
+
+
+def run_recipe(recipe: str, settings: Sequence[str], folder: Path) -> tuple[dict[str, Any], str]:
+    """Run a recipe in a process of its own, so that its peak memory is its own.
+
+    Args:
+        recipe: name of a file in ``recipes``.
+        settings: overrides, the output folder among them.
+        folder: that folder.
+
+    Returns:
+        the content of ``metrics.json``, and the commit that trained it: a finished run is not computed again.
+    """
+    command = [sys.executable, "-m", "fingpt_lora.train", str(ROOT / "recipes" / f"{recipe}.yaml"), "--set", *settings]
+    subprocess.run(command, check=True)
+    origin = folder / "commit.txt"  # of the code that trained it, not of the one that collects the figures
+    if not origin.is_file():
+        origin.write_text(commit() + "\n", encoding="utf-8")
+    metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
+    return metrics, origin.read_text(encoding="utf-8").strip()
 
 
 def write_results(name: str, content: dict[str, Any]) -> Path:

@@ -13,27 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, commit, write_results
-from fingpt_lora import runs
+from benchmarks.common import ROOT, run_recipe, write_results
 
 FIGURES = ("accuracy", "weighted_f1", "macro_f1", "mcc", "ece")
 NAMES = {"phrasebank": "PhraseBank 50Agree", "tfns": "TFNS"}
 
 
 def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Run one recipe with one seed, in a process of its own so that its peak memory is its own."""
-    command = [sys.executable, "-m", "fingpt_lora.train", str(ROOT / "recipes" / f"{recipe}.yaml"), "--set"]
-    command += [f"data.path={data}", f"training.seed={seed}", f"output={folder}"]
-    subprocess.run(command, check=True)
-    origin = folder / "commit.txt"  # of the code that trained it, not of the one that collects the figures
-    if not origin.is_file():
-        origin.write_text(commit() + "\n", encoding="utf-8")
-    metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
+    """Run one recipe with one seed and return its figures."""
+    settings = [f"data.path={data}", f"training.seed={seed}", f"output={folder}"]
+    metrics, trained_at = run_recipe(recipe, settings, folder)
     kept = {name: {key: figures.get(key) for key in FIGURES} for name, figures in metrics["baselines"].items()}
     return {
         "seed": seed,
@@ -43,7 +36,7 @@ def train(recipe: str, data: str, seed: int, folder: Path) -> dict[str, Any]:
         "baselines": kept,
         "train": metrics["train"],
         "split_seed": 42,
-        "commit": origin.read_text(encoding="utf-8").strip(),
+        "commit": trained_at,
     }
 
 

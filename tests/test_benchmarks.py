@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import llamafactory, scaling, sentiment, training
+from benchmarks import llamafactory, scaling, sentiment, tasks, training
+from fingpt_lora.recipe import load_recipe
 from tests.conftest import tiny_llama
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,8 @@ def test_the_vocabulary_of_all_positions_gives_the_same_logits() -> None:
 
 def test_what_must_be_computed_is_the_prefix_once_and_each_rest() -> None:
     batch = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [1, 2, 3, 7]]
-    assert training._necessary_flops(batch, linear=10, adapter=0) == (3 + 1 + 2 + 1) * 4 * 10
+    # The last token of a row is only asked for.
+    assert training._necessary_flops(batch, linear=10, adapter=0) == (3 + 0 + 1 + 0) * 4 * 10
 
 
 def test_scaling_draws_what_was_measured(phrasebank: Path, tmp_path: Path) -> None:
@@ -83,6 +85,30 @@ def test_the_sentiment_table_gives_mean_and_spread() -> None:
 
     text = sentiment.table({"tfns": [outcome(0.8), outcome(0.9)]})
     assert "| TFNS | **this recipe** | 2 | 0.850 ± 0.071 |" in text and "| majority class | 1 | 0.500 |" in text
+
+
+def test_the_table_of_tasks_shows_the_figure_of_each() -> None:
+    def outcome(figure: str) -> dict[str, object]:
+        return {
+            "test": {figure: 0.75},
+            "majority": {figure: 0.5},
+            "interval": [0.7, 0.8],
+            "rows": {"train": 1000, "test": 200},
+            "train": {"seconds": 120.0},
+        }
+
+    text = tasks.table({name: outcome(job.figure) for name, job in tasks.JOBS.items()})
+    assert (
+        "| SentiFM, 10 event types | 1,000 / 200 | micro F1 | **0.750** (0.70 to 0.80) | | | 0.500 | 2 min |"
+        in text.replace("|  |", "| |").replace("|  |", "| |")
+    )
+    assert len(text.splitlines()) == 2 + len(tasks.JOBS)
+
+
+@pytest.mark.parametrize("name", list(tasks.JOBS))
+def test_every_job_is_a_recipe_with_fitting_settings(name: str) -> None:
+    job = tasks.JOBS[name]
+    load_recipe(ROOT / "recipes" / f"{job.recipe}.yaml", job.settings)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)

@@ -1,0 +1,127 @@
+"""Every task beside its baselines, on your own copies of public data; one whole run of a recipe each.
+
+    python -m benchmarks.tasks --sentifm train.jsonl --sentivent train.jsonl --headlines gold.csv
+        --phrasebank Sentences_50Agree.txt --finre train.jsonl --forecast
+
+Only what is named is run. Runs are kept in ``--runs`` and continue where they were stopped; each tells its time, which
+means little on a machine that does something else. Writes ``benchmarks/results/tasks.json``, where a data set that is
+not named keeps its figures, and prints the table that the README shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import ROOT, run_recipe, write_results
+
+_SENTIVENT = {
+    "Product/Service": "product",
+    "Macroeconomics": "macroeconomics",
+    "SecurityValue": "share price",
+    "SalesVolume": "sales volume",
+    "CSR/Brand": "brand",
+    "FinancialReport": "financial report",
+    "Revenue": "revenue",
+    "Profit/Loss": "profit or loss",
+    "Employment": "employment",
+    "Deal": "deal",
+    "Rating": "rating",
+    "Expense": "expense",
+    "Facility": "facility",
+    "Legal": "legal",
+    "Investment": "investment",
+    "Merger/Acquisition": "merger",
+    "Dividend": "dividend",
+    "Financing": "financing",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe on a data set, and the figure that its field reports."""
+
+    text: str
+    recipe: str
+    figure: str
+    settings: tuple[str, ...] = ()
+
+
+JOBS = {
+    "sentifm": Job("SentiFM, 10 event types", "events", "micro_f1"),
+    "sentivent": Job("SENTiVENT, 18 event types", "events", "micro_f1", (f"task.types={json.dumps(_SENTIVENT)}",)),
+    "headlines": Job("gold headlines, 9 questions", "headlines", "question_f1"),
+    "finre": Job("FinRE, 44 relations (Chinese)", "relations", "accuracy"),
+    "phrasebank": Job(
+        "PhraseBank 50Agree by MiniLM, all weights",
+        "sentiment_bert",
+        "weighted_f1",
+        ("data.split={method: random, test: 0.25, seed: 42}", "training.num_train_epochs=4"),
+    ),
+    "forecast": Job("direction in 5 sessions, 5 shares", "forecast", "accuracy"),
+}
+FIGURES = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "question_f1", "mcc", "ece")
+COLUMNS = {"test": "this recipe", "tfidf_logreg": "TF-IDF", "base_model": "untouched base", "majority": "majority"}
+NAMES = {"accuracy": "accuracy", "micro_f1": "micro F1", "weighted_f1": "weighted F1", "question_f1": "yes/no F1"}
+
+
+def measure(name: str, data: str | None, folder: Path) -> dict[str, Any]:
+    """Run one job and return its figures."""
+    job = JOBS[name]
+    settings = [*job.settings, *([f"data.path={data}"] if data else []), f"output={folder}"]
+    metrics, trained_at = run_recipe(job.recipe, settings, folder)
+    found = {"test": metrics["test"], **metrics["baselines"]}
+    return {
+        **{side: {key: figures[key] for key in FIGURES if key in figures} for side, figures in found.items()},
+        "interval": metrics["test"]["intervals"][job.figure],
+        "rows": metrics["audit"]["totals"],
+        "train": metrics["train"],
+        "commit": trained_at,
+    }
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Return the README's table."""
+    lines = [
+        f"| data | train / test rows | figure | {' | '.join(COLUMNS.values())} | training |",
+        f"|---|---:|---|{'---:|' * (len(COLUMNS) + 1)}",
+    ]
+    for name, result in results.items():
+        job = JOBS[name]
+        cells = [f"{result[side][job.figure]:.3f}" if side in result else "" for side in COLUMNS]
+        low, high = result["interval"]
+        cells[0] = f"**{cells[0]}** ({low:.2f} to {high:.2f})"
+        rows = f"{result['rows']['train']:,} / {result['rows']['test']:,}"
+        minutes = result["train"]["seconds"] / 60
+        lines.append(f"| {job.text} | {rows} | {NAMES[job.figure]} | {' | '.join(cells)} | {minutes:.0f} min |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what was named, write the results, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, job in JOBS.items():
+        if name == "forecast":
+            parser.add_argument("--forecast", action="store_true", help=f"{job.text}; its prices come in a package")
+        else:
+            parser.add_argument(f"--{name}", help=job.text)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark")
+    arguments = parser.parse_args()
+    named = {name: getattr(arguments, name) for name in JOBS if getattr(arguments, name)}
+    if not named:
+        parser.error("name at least one data set")
+    saved = ROOT / "benchmarks" / "results" / "tasks.json"
+    results = json.loads(saved.read_text(encoding="utf-8"))["results"] if saved.is_file() else {}
+    for name, data in named.items():
+        results[name] = measure(name, data if isinstance(data, str) else None, arguments.runs / name)
+    results = {name: results[name] for name in JOBS if name in results}
+    write_results("tasks", {"results": results})
+    sys.stdout.write(table(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()
