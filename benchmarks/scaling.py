@@ -20,7 +20,7 @@ from fingpt_lora.console import note
 
 LENGTHS = (64, 256, 1024, 2048)
 BATCHES = (1, 4, 16)
-STEPS = 3  # the first pays for allocation
+STEPS = 2  # the first pays for allocation
 COMPARED = ("trl_tuned", "fused")
 
 

@@ -51,7 +51,6 @@ SIDES = {
     "length_alone": Side("length grouping alone", batching="length", label_only=False),
     "prefix_alone": Side("shared prefix alone", batching="shared_prefix", label_only=False),
     "fused_alone": Side("fused LoRA alone", label_only=False, fused=True),
-    "compiled_alone": Side("compiled layers alone", label_only=False, compiled=True),
     "padded": Side("label-only logits"),
     "length": Side("label-only logits, length grouping", batching="length"),
     "shared_prefix": Side("label-only logits, shared prefix", batching="shared_prefix"),
@@ -61,7 +60,7 @@ SIDES = {
 TABLES = {
     "training": ("trl", "llamafactory", "trl_tuned", "padded", "length", "shared_prefix", "fused"),
     "ablation": (
-        *("plain", "padded", "length_alone", "prefix_alone", "fused_alone", "compiled_alone"),
+        *("plain", "padded", "length_alone", "prefix_alone", "fused_alone"),
         *("length", "shared_prefix", "fused", "compiled"),
     ),
 }
