@@ -1,6 +1,7 @@
 """LLaMA-Factory as a side of the training benchmark: in its own environment, by its own command, with its defaults.
 
-It asks for versions of transformers, peft and trl other than ours:
+It asks for versions of transformers, peft and trl other than ours, and imports torchvision and torchaudio, which text
+does not need (where their builds do not fit torch's, an empty package of the name serves):
 
     python -m venv lf && lf/bin/pip install torch==2.13.0 llamafactory==0.9.5
 """
