@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
+from fingpt_lora.checkpoints import read_config
 from fingpt_lora.errors import PromptError
 from fingpt_lora.tasks.base import VERDICTS, Language, Task
 
@@ -113,9 +114,13 @@ def load_tokenizer(checkpoint: Path) -> Tokenizer:
     if not path.is_file():
         raise PromptError(f"'{checkpoint}' has no tokenizer.json. Save the tokenizer beside the weights and try again.")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises plain Exception
         raise PromptError(f"'{path}' cannot be read as a tokenizer: {error}.") from None
+    # Some files bring a fixed length along; lengths are the contract's business.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
@@ -151,7 +156,7 @@ def make_contract(
     tokenizer = tokenizer or load_tokenizer(checkpoint)
     settings = tokenizer_settings(checkpoint)
     if template == "bare":
-        return _bare_contract(task, tokenizer, settings, max_length)
+        return _bare_contract(task, tokenizer, settings, max_length, read_config(checkpoint).get("pad_token_id"))
     eos = settings.get("eos_token")
     eos_id = tokenizer.token_to_id(eos) if isinstance(eos, str) else None
     if not isinstance(eos, str) or eos_id is None:
@@ -183,14 +188,16 @@ def make_contract(
     )
 
 
-def _bare_contract(task: Task, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int) -> PromptContract:
+def _bare_contract(
+    task: Task, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int, pad_id: int | None
+) -> PromptContract:
     encoding = tokenizer.encode("a")
     own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
     before, after = "".join(encoding.tokens[: own[0]]), "".join(encoding.tokens[own[-1] + 1 :])
     pad = next((name for key in ("pad_token", "eos_token") if isinstance(name := settings.get(key), str)), None)
-    pad_id = tokenizer.token_to_id(pad) if pad is not None else None
+    pad_id = tokenizer.token_to_id(pad) if pad is not None else pad_id
     if pad_id is None:
-        raise PromptError("The base model's tokenizer names neither a pad_token nor an eos_token to fill rows with.")
+        raise PromptError("The base model names neither a pad_token nor an eos_token to fill rows with.")
     frame = Frame(before, after, {label: label for label in task.labels})
     return PromptContract(
         task=task.name,

@@ -52,8 +52,9 @@ def predict_rows(
     score = score_classes if encoder.contract.template == "bare" else score_labels
     log_probs = score(model, encoder, rows, batch_size=section.batch_size, progress=progress)
     names = encoder.contract.labels
-    labels = [None] * len(rows) if task.several else [names[i] for i in log_probs.argmax(axis=1)]
-    return labels, np.exp(log_probs)
+    if task.several:
+        return [None] * len(rows), np.exp(log_probs)
+    return [names[i] for i in log_probs.argmax(axis=1)], np.exp(log_probs)
 
 
 def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what: str | None = None) -> Answers:
@@ -89,9 +90,9 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
 
 def figures(answers: Answers, *, bootstrap: int = 1000, confidence: float = 0.95) -> dict[str, Any]:
     """Return the figures of either kind of answers."""
-    measure: Callable[..., dict[str, Any]]
-    measure = multilabel_metrics if isinstance(answers, LabelSets) else classification_metrics
-    return measure(answers, bootstrap=bootstrap, confidence=confidence)
+    if isinstance(answers, LabelSets):
+        return multilabel_metrics(answers, bootstrap=bootstrap, confidence=confidence)
+    return classification_metrics(answers, bootstrap=bootstrap, confidence=confidence)
 
 
 def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
@@ -201,10 +202,11 @@ def _set_baselines(plan: Plan) -> dict[str, Answers]:
 
 def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers:
     rows = [i for i, text in enumerate(test_texts) if language_of(text) == language]
-    gold = tuple(answers.gold[i] for i in rows)
     if isinstance(answers, LabelSets):
-        return LabelSets(answers.labels, gold, answers.probabilities[rows], answers.thresholds)
+        own = tuple(answers.gold[i] for i in rows)
+        return LabelSets(answers.labels, own, answers.probabilities[rows], answers.thresholds)
     probabilities = None if answers.probabilities is None else answers.probabilities[rows]
+    gold = tuple(answers.gold[i] for i in rows)
     return Predictions(answers.labels, gold, tuple(answers.predicted[i] for i in rows), probabilities)
 
 

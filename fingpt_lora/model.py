@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from fingpt_lora.checkpoints import check_checkpoint, find_checkpoint
 from fingpt_lora.console import quiet
+from fingpt_lora.contract import PromptContract
 from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
 from fingpt_lora.lora import fuse
 from fingpt_lora.sections import ModelSection, Recipe
@@ -25,7 +26,13 @@ _TASK_TYPES = {"language_model": "CAUSAL_LM", "classification": "SEQ_CLS"}
 
 
 def load_base(
-    section: ModelSection, checkpoint: Path, *, device: str, labels: Sequence[str] = (), seed: int = 42
+    section: ModelSection,
+    checkpoint: Path,
+    *,
+    device: str,
+    labels: Sequence[str] = (),
+    pad_id: int | None = None,
+    seed: int = 42,
 ) -> torch.nn.Module:
     """Load a base model, quantized as the recipe asks, in evaluation mode.
 
@@ -34,6 +41,7 @@ def load_base(
         checkpoint: folder from :func:`fingpt_lora.checkpoints.find_checkpoint`.
         device: ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
         labels: of a classification head, where the recipe asks for one.
+        pad_id: what rows are filled with; the head of a causal model reads the last token before it.
         seed: of that head's first weights.
 
     Raises:
@@ -65,6 +73,8 @@ def load_base(
         raise ModelError(f"The base model in '{checkpoint}' cannot be loaded: {_first_line(error)}") from error
     finally:
         logging.enable_progress_bar()
+    if section.head == "classification":
+        model.config.get_text_config().pad_token_id = pad_id
     keep_cpu_weights_unpacked(model)
     model.config.use_cache = False  # training and scoring pass their caches explicitly
     model.eval()
@@ -198,7 +208,7 @@ def save_trained(trained: Any, folder: Path, recipe: Recipe) -> None:
 
 
 def load_trained(
-    folder: Path, recipe: Recipe, section: ModelSection, *, device: str, labels: Sequence[str], merge: bool = True
+    folder: Path, recipe: Recipe, section: ModelSection, contract: PromptContract, *, device: str, merge: bool = True
 ) -> torch.nn.Module:
     """Load what a run has trained, for use.
 
@@ -206,8 +216,8 @@ def load_trained(
         folder: the run folder.
         recipe: that it was trained by.
         section: its ``model`` section, resolved for the machine of use.
+        contract: of the run.
         device: where to.
-        labels: of the contract.
         merge: merge a LoRA adapter where that is exact.
 
     Raises:
@@ -215,9 +225,10 @@ def load_trained(
     """
     if recipe.peft_type == "NONE":
         check_checkpoint(folder / WHOLE_FOLDER, writes=section.head != "classification")
-        return load_base(section, folder / WHOLE_FOLDER, device=device, labels=labels)
+        return load_base(section, folder / WHOLE_FOLDER, device=device, labels=contract.labels, pad_id=contract.pad_id)
     checkpoint = find_checkpoint(section.base, section.revision, writes=section.head != "classification")
-    base = load_base(section, checkpoint, device=device, labels=labels, seed=_seed(recipe))
+    head: dict[str, Any] = {"labels": contract.labels, "pad_id": contract.pad_id, "seed": _seed(recipe)}
+    base = load_base(section, checkpoint, device=device, **head)
     adapted = load_adapter(base, folder / ADAPTER_FOLDER, recipe)
     return merged_where_exact(adapted, section) if merge else adapted
 

@@ -187,5 +187,6 @@ def tfidf_sets(
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a label that no, or every, training row has
         model.fit(list(train_texts), truth.astype(int))
-        probabilities = model.predict_proba(list(texts))
+        # Of a single label, scikit-learn gives yes and no.
+        probabilities = model.predict_proba(list(texts))[:, -len(labels) :]
     return LabelSets(labels, tuple(gold), probabilities, half(labels))

@@ -59,7 +59,7 @@ class Predictor:
         here = capability.for_inference(run.recipe, machine)
         with quiet():
             model = models.load_trained(
-                run.folder, run.recipe, here.model, device=machine.device, labels=run.contract.labels, merge=merge
+                run.folder, run.recipe, here.model, run.contract, device=machine.device, merge=merge
             )
         return cls(run, encoder, model, _thresholds(run, encoder) if encoder.task.several else None)
 

@@ -60,9 +60,10 @@ class PromptEncoder:
             raise PromptError(f"The run was trained on the labels {', '.join(contract.labels)}; the task has others.")
         self.contract, self.task = contract, task
         self._tokenizer = tokenizer
-        # Some tokenizers add runs of spaces as tokens; those are text.
+        # Some tokenizers add runs of spaces as tokens; those are text, and so is a word that has no token of its own.
         added = tokenizer.get_added_tokens_decoder().items()
-        self._control = {i for i, token in added if token.content.strip()}
+        unknown = getattr(tokenizer.model, "unk_token", None)
+        self._control = {i for i, token in added if token.content.strip() and token.content != unknown}
         bos = tokenizer.encode("").ids if contract.add_bos else []
         self._before = {lang: bos + self._encode_frame(frame.before) for lang, frame in contract.frames.items()}
         self._after = {lang: self._encode_frame(frame.after) for lang, frame in contract.frames.items()}
@@ -150,8 +151,10 @@ class PromptEncoder:
 
     def _article_budget(self, language: Language) -> int:
         """Return how many tokens an article may have; fewer than eight are no room."""
-        longest = max(len(ids) for ids in self._answers[language].values())
-        longest += max([len(self._end), *map(len, self._verdicts[language])])
+        longest = 0
+        if self.contract.template != "bare":  # where the answer is written
+            longest = max(len(ids) for ids in self._answers[language].values())
+            longest += max([len(self._end), *map(len, self._verdicts[language])])
         frame = len(self._before[language]) + len(self._after[language]) + longest
         if self.contract.max_length - frame < 8:
             raise PromptError(

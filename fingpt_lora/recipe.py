@@ -80,7 +80,8 @@ def dump_recipe(recipe: Recipe) -> str:
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.allow_unicode = True
-    writer.sort_base_mapping_type_on_output = False  # the order of labels is that of the recipe
+    order: Any = False  # the order of labels is that of the recipe
+    writer.sort_base_mapping_type_on_output = order
     writer.dump(recipe.as_dict(), stream)
     return stream.getvalue()
 

@@ -51,6 +51,9 @@ _FREE = {
     },
 }  # fmt: skip
 
+# Keys of the model section that came later: at their defaults, a run of before is still the same run.
+_LATER = {"head": "language_model", "knowledge_cutoff": None}
+
 State = Literal["new", "continue", "done"]
 
 
@@ -71,6 +74,9 @@ def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract,
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content.pop("output")
     content.pop("data")  # what it leads to are the rows; a file may have moved
+    for key, default in _LATER.items():
+        if content["model"].get(key) == default:
+            content["model"].pop(key)
     parts = [content, data_fingerprint, contract.hash, base]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

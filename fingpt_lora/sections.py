@@ -70,6 +70,14 @@ class TaskSection(Section):
         for key in needed.get(self.name, ()):
             if not getattr(self, key):
                 raise ValueError(f"the task '{self.name}' needs '{key}'")
+        for key in ("types", "choices"):
+            listed: Any = getattr(self, key)
+            for words in (list(listed), list(listed.values()) if isinstance(listed, dict) else []):
+                folded = [word.strip().casefold() for word in words]
+                if len(set(folded)) < len(folded) or not all(folded):
+                    raise ValueError(f"'{key}' says one thing twice, or nothing")
+        if "none" in map(str.casefold, self.types):
+            raise ValueError("'types': a row without any type is told by an empty list; leave 'none' out")
         for task, keys in _OF_TASK.items():
             foreign = sorted((keys - _OF_TASK[self.name]) & self.model_fields_set)
             if foreign:
@@ -213,7 +221,7 @@ class Recipe(Section):
     @property
     def peft_type(self) -> str:
         """PEFT's name of the method, upper case."""
-        return str(self.adapter.get("peft_type", "LORA")).upper()
+        return str(self.adapter.get("peft_type") or "LORA").upper()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON types, ready for YAML or hashing."""

@@ -88,7 +88,8 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         runs.begin(folder, plan.recipe, plan.contract, _manifest(plan))
     state.wait_for_everyone()
     seed = int(plan.recipe.training.get("seed", 42))
-    base = models.load_base(plan.recipe.model, plan.checkpoint, device=device, labels=plan.contract.labels, seed=seed)
+    head: dict[str, Any] = {"labels": plan.contract.labels, "pad_id": plan.contract.pad_id, "seed": seed}
+    base = models.load_base(plan.recipe.model, plan.checkpoint, device=device, **head)
     # Before the adapter: some initialisations (PiSSA) rewrite the base.
     base_result = evaluate_base(plan, base)
     adapted = models.attach_adapter(base, plan.recipe)

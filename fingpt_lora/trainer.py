@@ -47,8 +47,6 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     classifies = plan.recipe.model.head == "classification"
     # A classification head reads the text alone: no prefix is shared.
     batching = plan.recipe.training.get("batching", "length" if classifies else "shared_prefix")
-    if batching == "shared_prefix" and classifies:
-        batching = "length"
     if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
         note(f"training.batching = length  ({reason})")
         batching = "length"

@@ -175,6 +175,10 @@ def check_together(recipe: Recipe, source: Written) -> None:
             ["training", "eval_strategy"],
             "needs validation rows: set 'data.validation_share: 0.1' or 'data.validation'.",
         )
+    if recipe.model.head == "classification" and training.get("batching") == "shared_prefix":
+        raise source.error(
+            ["training", "batching"], "a classification head reads the text alone, so no prefix is shared; use length."
+        )
     if training.get("bf16") and training.get("fp16"):
         raise source.error(["training", "fp16"], "bf16 and fp16 exclude each other; keep one.")
     initial = str(adapter.get("init_lora_weights", ""))

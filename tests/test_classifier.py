@@ -90,21 +90,25 @@ def test_padding_changes_neither_loss_nor_score(minilm: Path, task: Any) -> None
         assert -sum(said) == pytest.approx(together.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("adapter", [[], ["adapter={r: 8, lora_alpha: 16}"]], ids=["whole", "lora"])
-def test_a_classifier_is_trained_saved_and_used(tmp_path: Path, adapter: list[str]) -> None:
-    common = ["data.limit=96", "training.num_train_epochs=3", "evaluation.bootstrap=100", "model.dtype=float32"]
-    folder = run_recipe(RECIPE, [*common, *adapter, "training.learning_rate=1e-3", f"output={tmp_path / 'run'}"])
+@pytest.mark.parametrize(
+    "settings",
+    [["training.learning_rate=2e-4"], ["adapter={r: 8, lora_alpha: 16}", "training.learning_rate=2e-3"]],
+    ids=["whole", "lora"],
+)
+def test_a_classifier_is_trained_saved_and_used(tmp_path: Path, settings: list[str]) -> None:
+    adapter = len(settings) > 1
+    common = ["data.limit=200", "training.num_train_epochs=5", "evaluation.bootstrap=100", "model.dtype=float32"]
+    folder = run_recipe(RECIPE, [*common, *settings, f"output={tmp_path / 'run'}"])
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["baselines"].keys() == {"majority", "tfidf_logreg"}  # an untrained head says nothing
     assert metrics["train"]["batching"] == "length"
-    losses = [entry["loss"] for entry in metrics.get("log_history", [])] or [metrics["train"]["final_loss"]]
-    assert losses[-1] < 1.1  # three labels by chance: ln 3
+    assert metrics["test"]["accuracy"] > metrics["baselines"]["majority"]["accuracy"]
     saved = folder / ("adapter/adapter_model.safetensors" if adapter else "model/model.safetensors")
     assert saved.is_file()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert ("A LoRA adapter and classification head for" if adapter else "A fine-tuned copy of") in card
     predictor = Predictor.load(folder)
-    test = make_plan(load_recipe(RECIPE, common)).splits.test
+    test = make_plan(load_recipe(RECIPE, [*common, *settings])).splits.test
     answers = predictor.predict([row.text for row in test])
     right = sum(answer["label"] == row.label for answer, row in zip(answers, test, strict=True))
     assert right / len(test) == pytest.approx(metrics["test"]["accuracy"])
@@ -128,6 +132,7 @@ def test_what_cannot_be_together_is_said(minilm: Path) -> None:
     for settings, message in (
         (["evaluation.mode=generate"], "a classification head writes nothing"),
         (["adapter.r=8"], "peft_type: none trains the whole model"),
+        (["training.batching=shared_prefix"], "no prefix is shared"),
         (["model.quantization=nf4"], "quantized weights cannot be trained"),
     ):
         with pytest.raises(RecipeError, match=message):

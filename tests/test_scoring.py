@@ -120,11 +120,14 @@ def test_each_of_several_labels_is_yes_against_no(
     with torch.no_grad():
         for i, text in enumerate(TEXTS):
             language = event_encoder.task.language(text)
-            (yes,), (no,) = event_encoder.verdict_ids(language)
             for j, question in enumerate(event_encoder.answer_ids(language).values()):
-                ids = [*event_encoder.prompts([text])[0].ids, *question]
-                last = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
-                expected[i, j] = torch.log_softmax(last[[yes, no]], dim=0)[0].item()
+                totals = []
+                for verdict in event_encoder.verdict_ids(language):
+                    ids = [*event_encoder.prompts([text])[0].ids, *question, *verdict]
+                    logs = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+                    places = range(len(ids) - len(verdict), len(ids))
+                    totals.append(sum(logs[place - 1, ids[place]].item() for place in places))
+                expected[i, j] = totals[0] - np.logaddexp(*totals)
     scores = score_labels(model, event_encoder, TEXTS, batch_size=batch_size)
     np.testing.assert_allclose(scores, expected, atol=2e-4)
     np.testing.assert_allclose(score_labels(model, event_encoder, TEXTS[:1]), expected[:1], atol=2e-4)  # padded rows

@@ -215,6 +215,8 @@ def _stocknet(values: Mapping[str, Any]) -> Pair | str:
 
 
 def _gold_headlines(values: Mapping[str, Any]) -> Pair | str:
+    if not any(str(name).startswith("Price Direction") for name in values):
+        return values.get("News"), None
     try:
         return values.get("News"), from_gold_columns(values)
     except KeyError as error:

@@ -16,6 +16,7 @@ CARD = "README.md"
 _PERMISSIVE = {"cc0-1.0", "mit", "apache-2.0", "bsd-3-clause", "cc-by-3.0", "cc-by-4.0", "odc-by", "unlicense"}
 _HUB_METRICS = {
     "accuracy": ("accuracy", "Accuracy"),
+    "micro_f1": ("f1", "Micro-F1"),
     "weighted_f1": ("f1", "Weighted F1"),
     "macro_f1": ("f1", "Macro-F1"),
     "mcc": ("matthews_correlation", "MCC"),

@@ -54,7 +54,8 @@ def from_gold_columns(values: Mapping[str, Any]) -> list[str]:
         ValueError: a column holds neither 0 nor 1.
     """
     found = [label for label, column in _MOVES.items() if _flag(values, column)]
-    about_price = bool(found) or str(values["Price Sentiment"]).strip().lower() not in ("none", "")
+    sentiment = str(values["Price Sentiment"]).strip().lower()
+    about_price = bool(found) or sentiment not in ("none", "")
     what = "price" if about_price else "event"
     if about_price:
         found.append("price")

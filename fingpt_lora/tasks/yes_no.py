@@ -38,7 +38,7 @@ class YesNoTask:
     @cached_property
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling -> label."""
-        return {**self.words, **{label.lower(): label for label in self.questions}}
+        return {**{label.lower(): label for label in self.questions}, **self.words}
 
     @cached_property
     def languages(self) -> tuple[Language, ...]:
