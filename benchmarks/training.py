@@ -28,7 +28,7 @@ from fingpt_lora.plan import Plan, make_plan
 from fingpt_lora.recipe import load_recipe
 
 BATCH = 16
-# Rows per batch: of the articles, TRL without checkpointing keeps more than 24 GiB with sixteen.
+# Rows per batch: with sixteen articles, TRL without checkpointing did not end on 24 GiB, it seems for want of memory.
 SETS = {"phrasebank": BATCH, "mixed": 8}
 
 
