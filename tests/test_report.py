@@ -253,7 +253,9 @@ def test_the_card_has_the_hubs_metadata_and_quotes_no_row(tmp_path: Path) -> Non
     assert f"fingpt-lora predict {tmp_path.name} " in text
     assert "![Confusion matrix: right labels in rows, answers in columns](plots/confusion_matrix.png)" in text
     table = [line for line in text.splitlines() if line.startswith("| ") and "to 0." in line]
-    assert [line.split(" | ")[0] for line in table] == [f"| {name}" for name in (findings.NAMES[key] for key in findings.NAMES if key == "test" or key in METRICS["baselines"])]
+    assert [line.split(" | ")[0] for line in table] == [
+        f"| {name}" for key, name in findings.NAMES.items() if key in {"test", *metrics["baselines"]}
+    ]
     assert {line.count("|") for line in table} == {7}
 
 
