@@ -34,7 +34,7 @@ def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 def sentences(phrasebank: str) -> list[tuple[str, str]]:
     """Return text and label of the sentences of a copy of PhraseBank, in the file's order."""
-    rows = stream_rows(phrasebank, DataSection(format="phrasebank"), SentimentTask(3).aliases, require_label=True)
+    rows = stream_rows(phrasebank, DataSection(format="phrasebank"), SentimentTask(3), require_label=True)
     return [(row.text, str(row.label)) for row in rows if not isinstance(row, BadRow)]
 
 

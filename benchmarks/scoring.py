@@ -65,7 +65,7 @@ def measure(side: str, run: str, data: str, rows: int, long: bool) -> dict[str, 
     model, encoder = predictor.model, predictor.encoder
     recipe = capability.for_inference(predictor.run.recipe, capability.detect())
     checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision)
-    test = load_splits(recipe.data.model_copy(update={"path": data}), encoder.task.aliases).test[:rows]
+    test = load_splits(recipe.data.model_copy(update={"path": data}), encoder.task).test[:rows]
     if long:
         contract = make_contract(
             encoder.task, checkpoint, template="chat", system=LONG, max_length=encoder.contract.max_length

@@ -225,6 +225,7 @@ def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
         "model": {},
         "adapter": dict(recipe.adapter),
         "training": dict(recipe.training),
+        "evaluation": {},
     }
     for item in filled:
         section, key = item.key.split(".", 1)
@@ -234,6 +235,7 @@ def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
             "model": recipe.model.model_copy(update=sections["model"]),
             "adapter": sections["adapter"],
             "training": sections["training"],
+            "evaluation": recipe.evaluation.model_copy(update=sections["evaluation"]),
         }
     )
 

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
 from fingpt_lora.checkpoints import read_config
 from fingpt_lora.errors import PromptError
-from fingpt_lora.tasks.base import VERDICTS, Language, Task
+from fingpt_lora.tasks.base import VERDICTS, Labelled, Language, Written
 
 # chat: the model's own; fingpt: Instruction, Input, Answer; bare: the text alone, for a classification head.
 Template = Literal["chat", "fingpt", "bare"]
@@ -55,6 +55,7 @@ class PromptContract:
     pad_id: int
     max_length: int
     tokenizer: str
+    answer_tokens: int | None = None  # of a written answer, its end of turn included
     version: int = 1
 
     @cached_property
@@ -68,7 +69,8 @@ class PromptContract:
 
     def _plain(self) -> dict[str, Any]:
         # Without what does not apply, so that a contract of one-answer tasks is what it was before there were others.
-        return asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if not (k == "verdicts" and v is None)})
+        optional = ("verdicts", "answer_tokens")
+        return asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None or k not in optional})
 
     @classmethod
     def load(cls, folder: Path) -> PromptContract:
@@ -131,12 +133,13 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def make_contract(
-    task: Task,
+    task: Labelled | Written,
     checkpoint: Path,
     *,
     template: Template,
     system: str | None,
     max_length: int,
+    answer_tokens: int | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> PromptContract:
     """Render the frame around an article once, for every language of the task, and freeze it.
@@ -148,6 +151,7 @@ def make_contract(
             tokenizer's own special tokens.
         system: system message; None leaves the template's own default.
         max_length: longest prompt with its answer, in tokens.
+        answer_tokens: room that is kept for a written answer.
         tokenizer: that of the checkpoint, where it is loaded already.
 
     Raises:
@@ -171,7 +175,8 @@ def make_contract(
             before, after, end = chat_frame(settings, task.instruction(language), system, checkpoint)
         else:
             before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
-        answers = {label: task.answer(label, language) for label in task.labels}
+        written = isinstance(task, Written)
+        answers = {} if written else {label: task.answer(label, language) for label in task.labels}
         frames[language] = Frame(before, after, answers, VERDICTS[language] if task.several else None)
     return PromptContract(
         task=task.name,
@@ -185,11 +190,12 @@ def make_contract(
         pad_id=eos_id if pad_id is None else pad_id,
         max_length=max_length,
         tokenizer=tokenizer_fingerprint(tokenizer),
+        answer_tokens=answer_tokens,
     )
 
 
 def _bare_contract(
-    task: Task, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int, pad_id: int | None
+    task: Labelled | Written, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int, pad_id: int | None
 ) -> PromptContract:
     encoding = tokenizer.encode("a")
     own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]

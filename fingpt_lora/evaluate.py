@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,20 @@ from fingpt_lora.classifier import score_classes
 from fingpt_lora.console import is_main
 from fingpt_lora.data import Row
 from fingpt_lora.data.rows import NONE, labels_of
+from fingpt_lora.facts import FactSets, fact_metrics, fact_sets
 from fingpt_lora.generate import generate_answers
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
 from fingpt_lora.multilabel import LabelSets, half, majority_sets, multilabel_metrics, tfidf_sets, tuned_thresholds
-from fingpt_lora.plan import Plan, label_sets, labels, texts
+from fingpt_lora.plan import Plan, label_sets, labels, texts, written_answers
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
-from fingpt_lora.tasks import ForecastTask
-from fingpt_lora.tasks.base import OneAnswer, language_of
+from fingpt_lora.tasks import ForecastTask, Task, Written
+from fingpt_lora.tasks.base import Answer, OneAnswer, language_of
 
-Answers = Predictions | LabelSets
+Answers = Predictions | LabelSets | FactSets
+Said = str | Answer | None  # a label, or a written answer; None is an answer that is neither
 
 
 def predict_rows(
@@ -36,8 +39,8 @@ def predict_rows(
     rows: Sequence[str],
     section: EvaluationSection,
     progress: Callable[[int], None] | None = None,
-) -> tuple[list[str | None], np.ndarray | None]:
-    """Return the label of each text (None = an answer that is not one), and in score mode the probabilities.
+) -> tuple[list[Said], np.ndarray | None]:
+    """Return the label or written answer of each text, and in score mode the probabilities.
 
     Of a task with several labels, the probability of each by itself; its label is left to thresholds.
 
@@ -45,10 +48,15 @@ def predict_rows(
         labels of length (rows,) and probabilities of shape (rows, labels) or None in generate mode.
     """
     task = encoder.task
-    if section.mode == "generate":
+    if section.mode != "score":
+        constrained = section.mode == "constrained"
+        written = generate_answers(
+            model, encoder, rows, batch_size=section.batch_size, constrained=constrained, progress=progress
+        )
+        if isinstance(task, Written):
+            return [task.read(answer, text) for text, answer in zip(rows, written, strict=True)], None
         assert isinstance(task, OneAnswer)  # the plan sees to it
-        answers = generate_answers(model, encoder, rows, batch_size=section.batch_size, progress=progress)
-        return [task.parse(answer, task.language(text)) for text, answer in zip(rows, answers, strict=True)], None
+        return [task.parse(answer, task.language(text)) for text, answer in zip(rows, written, strict=True)], None
     score = score_classes if encoder.contract.template == "bare" else score_labels
     log_probs = score(model, encoder, rows, batch_size=section.batch_size, progress=progress)
     names = encoder.contract.labels
@@ -85,13 +93,25 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
     if plan.task.several:
         assert probabilities is not None  # such a task is scored
         return LabelSets(names, tuple(label_sets(rows)), probabilities, half(names))
-    return Predictions(names, tuple(labels(rows)), tuple(predicted), probabilities)
+    return gathered_answers(plan.task, names, rows, predicted, probabilities)
+
+
+def gathered_answers(
+    task: Task, names: tuple[str, ...], rows: Sequence[Row], said: Sequence[Said], probabilities: np.ndarray | None
+) -> Predictions | FactSets:
+    """Return labels, or written answers, beside those of labelled rows."""
+    if isinstance(task, Written):
+        return fact_sets(names, written_answers(rows), [one if isinstance(one, Answer) else None for one in said])
+    found = tuple(None if one is None else str(one) for one in said)
+    return Predictions(names, tuple(labels(rows)), found, probabilities)
 
 
 def figures(answers: Answers, *, bootstrap: int = 1000, confidence: float = 0.95) -> dict[str, Any]:
     """Return the figures of either kind of answers."""
     if isinstance(answers, LabelSets):
         return multilabel_metrics(answers, bootstrap=bootstrap, confidence=confidence)
+    if isinstance(answers, FactSets):
+        return fact_metrics(answers, bootstrap=bootstrap, confidence=confidence)
     return classification_metrics(answers, bootstrap=bootstrap, confidence=confidence)
 
 
@@ -156,7 +176,7 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
     metrics: dict[str, Any] = {"test": figures(own, **settings)}
     if not is_main():
         return metrics
-    baselines = _set_baselines(plan) if isinstance(own, LabelSets) else _baselines(plan)
+    baselines = _baselines(plan, own)
     if base is not None:
         baselines["base_model"] = base
     metrics["baselines"] = {name: figures(p, **settings) for name, p in baselines.items()}
@@ -174,7 +194,17 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
     return metrics
 
 
-def _baselines(plan: Plan) -> dict[str, Answers]:
+def _baselines(plan: Plan, own: Answers) -> dict[str, Answers]:
+    if isinstance(own, LabelSets):
+        return _set_baselines(plan)
+    if isinstance(own, FactSets):
+        assert isinstance(plan.task, Written)
+        find = plan.task.by_heart(written_answers(plan.splits.train))
+        return {"by_heart": replace(own, predicted=tuple(find(text) for text in texts(plan.splits.test)))}
+    return _label_baselines(plan)
+
+
+def _label_baselines(plan: Plan) -> dict[str, Answers]:
     train_labels, names = labels(plan.splits.train), plan.contract.labels
     gold, test_texts = tuple(labels(plan.splits.test)), texts(plan.splits.test)
     given = (texts(plan.splits.train), train_labels, test_texts, gold, names)
@@ -205,6 +235,9 @@ def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers
     if isinstance(answers, LabelSets):
         own = tuple(answers.gold[i] for i in rows)
         return LabelSets(answers.labels, own, answers.probabilities[rows], answers.thresholds)
+    if isinstance(answers, FactSets):
+        chosen = tuple(answers.predicted[i] for i in rows)
+        return FactSets(answers.labels, tuple(answers.gold[i] for i in rows), chosen)
     probabilities = None if answers.probabilities is None else answers.probabilities[rows]
     gold = tuple(answers.gold[i] for i in rows)
     return Predictions(answers.labels, gold, tuple(answers.predicted[i] for i in rows), probabilities)

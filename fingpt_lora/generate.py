@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import LogitsProcessorList
 
 from fingpt_lora.batching import Progress, pad_left
+from fingpt_lora.constrained import Grammars
 from fingpt_lora.prompts import PromptEncoder
+from fingpt_lora.tasks.base import Written
 
 
 def generate_answers(
@@ -16,16 +19,30 @@ def generate_answers(
     texts: Sequence[str],
     *,
     batch_size: int = 32,
-    max_new_tokens: int | None = None,
+    constrained: bool = False,
     progress: Progress | None = None,
 ) -> list[str]:
     """Return the greedy answer to each text, as the model wrote it, end of turn removed.
 
-    ``max_new_tokens`` defaults to four tokens more than the longest valid answer, so that a model that would say
-    more shows it.
+    It may be as long as the contract keeps room for; where answers are listed, four tokens longer than the longest, so
+    that a model that would say more shows it.
+
+    Args:
+        model: base or adapted model.
+        encoder: task and prompts.
+        texts: articles.
+        batch_size: texts at a time.
+        constrained: keep the answers of a task with written ones within its grammar.
+        progress: told how many texts were answered.
+
+    Raises:
+        FingptLoraError: there is no grammar, or what it needs is not installed.
     """
+    task = encoder.task
     prompts = encoder.prompts(texts)
-    longest = max(len(ids) for lang in encoder.contract.frames for ids in encoder.answer_ids(lang).values())
+    room = encoder.contract.answer_tokens
+    if room is None:
+        room = 4 + max(len(ids) for lang in encoder.contract.frames for ids in encoder.answer_ids(lang).values())
     order = sorted(range(len(texts)), key=lambda i: len(prompts[i].ids))
     answers = [""] * len(texts)
     device = next(model.parameters()).device
@@ -36,12 +53,17 @@ def generate_answers(
             part = order[start : start + batch_size]
             rows = [prompts[i].ids for i in part]
             ids = pad_left(rows, encoder.contract.pad_id).to(device)
+            processors = []
+            if constrained and isinstance(task, Written):
+                grammars = [task.grammar(texts[i].strip()) for i in part]
+                processors.append(Grammars(encoder.tokenizer, encoder.contract.stop_ids, grammars, ids.shape[1]))
             with torch.inference_mode():
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids,
                     attention_mask=pad_left([[1] * len(row) for row in rows], 0).to(device),
                     do_sample=False,
-                    max_new_tokens=max_new_tokens or longest + 4,
+                    max_new_tokens=room,
+                    logits_processor=LogitsProcessorList(processors),
                     eos_token_id=list(encoder.contract.stop_ids),
                     pad_token_id=encoder.contract.pad_id,
                 )

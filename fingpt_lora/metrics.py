@@ -105,7 +105,9 @@ def classification_metrics(
         "rows": rows,
         **{name: float(value[0]) for name, value in _figures(counts[None]).items()},
         "invalid_rate": invalid / rows,
-        "per_class": _per_class(predictions.labels, counts),
+        "per_class": per_label(
+            predictions.labels, np.diagonal(counts[:, :-1]), counts.sum(axis=1), counts.sum(axis=0)[:-1]
+        ),
         "confusion_matrix": {
             "gold": list(predictions.labels),
             "predicted": columns,
@@ -155,10 +157,24 @@ def interval(values: np.ndarray, confidence: float) -> list[float]:
     return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
 
 
-def _per_class(labels: tuple[str, ...], counts: np.ndarray) -> dict[str, dict[str, float]]:
-    hits = np.diagonal(counts[:, :-1]).astype(np.float64)
-    gold, predicted = counts.sum(axis=1), counts.sum(axis=0)[:-1]
-    columns = (divide(hits, predicted), divide(hits, gold), divide(2 * hits, gold + predicted))
+def f1_figures(hits: np.ndarray, gold: np.ndarray, answers: np.ndarray) -> dict[str, np.ndarray]:
+    """Return micro, macro and weighted F1 of counts per label; macro is over labels in gold or answers.
+
+    # (draws, labels) each -> (draws,) each
+    """
+    f1 = divide(2 * hits, gold + answers)
+    return {
+        "micro_f1": divide(2 * hits.sum(axis=1), (gold + answers).sum(axis=1)),
+        "macro_f1": divide(f1.sum(axis=1), (gold + answers > 0).sum(axis=1)),
+        "weighted_f1": divide((f1 * gold).sum(axis=1), gold.sum(axis=1)),
+    }
+
+
+def per_label(
+    labels: tuple[str, ...], hits: np.ndarray, gold: np.ndarray, answers: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and support of each label, of counts.  # (labels,) each"""
+    columns = (divide(hits, answers), divide(hits, gold), divide(2 * hits, gold + answers))
     return {
         label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
         for label, precision, recall, f1, support in zip(labels, *columns, gold, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fingpt_lora.metrics import divide, expected_calibration_error, interval
+from fingpt_lora.metrics import divide, expected_calibration_error, f1_figures, interval, per_label
 
 _MIN_ROWS = 10  # held-out rows of a label from which a threshold of its own can be told
 _HALF = 0.5
@@ -126,15 +126,16 @@ def multilabel_metrics(
     draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=bootstrap)
     once = np.ones((1, rows), dtype=draws.dtype)
     hits, gold, answers = ((part.sum(axis=0)) for part in (truth & given, truth, given))
-    columns = (divide(hits, answers), divide(hits, gold), divide(2 * hits, gold + answers), gold, sets.thresholds)
     said = np.clip(np.where(truth, sets.probabilities, 1 - sets.probabilities), np.finfo(np.float64).eps, None)
     return {
         "rows": rows,
         **{name: float(values[0]) for name, values in _figures(truth, given, once).items()},
         "invalid_rate": 0.0,
         "per_class": {
-            label: {"precision": p, "recall": r, "f1": f, "support": int(n), "threshold": t}
-            for label, p, r, f, n, t in zip(sets.labels, *(column.tolist() for column in columns), strict=True)
+            label: {**own, "threshold": threshold}
+            for (label, own), threshold in zip(
+                per_label(sets.labels, hits, gold, answers).items(), sets.thresholds.tolist(), strict=True
+            )
         },
         "intervals": {name: interval(values, confidence) for name, values in _figures(truth, given, draws).items()},
         "confidence": confidence,
@@ -150,12 +151,9 @@ def _figures(truth: np.ndarray, given: np.ndarray, draws: np.ndarray) -> dict[st
     hits, gold, answers = (draws @ part.astype(np.int64) for part in (truth & given, truth, given))  # (draws, labels)
     f1 = divide(2 * hits, gold + answers)
     no_f1 = divide(2 * (rows - gold - answers + hits), 2 * rows - gold - answers)
-    mentioned = gold + answers > 0
     return {
         "accuracy": divide(draws @ (truth == given).all(axis=1), rows[:, 0]),
-        "micro_f1": divide(2 * hits.sum(axis=1), (gold + answers).sum(axis=1)),
-        "macro_f1": divide(f1.sum(axis=1), mentioned.sum(axis=1)),
-        "weighted_f1": divide((f1 * gold).sum(axis=1), gold.sum(axis=1)),
+        **f1_figures(hits, gold, answers),
         "question_f1": ((f1 * gold + no_f1 * (rows - gold)) / rows).mean(axis=1),
     }
 

@@ -10,17 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from fingpt_lora import capability, checkpoints, runs
 from fingpt_lora.capability import Filled, Machine
+from fingpt_lora.chat_templates import tokenizer_settings
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.prompts import Example, PromptEncoder
 from fingpt_lora.sections import Recipe
-from fingpt_lora.tasks import ForecastTask, Task, build_task
+from fingpt_lora.tasks import ForecastTask, Task, Written, build_task
+from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
+_END_OF_TURN = 8  # tokens, at most
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,8 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     """
     task = build_task(recipe.task)
     classifies = recipe.model.head == "classification"
-    if recipe.evaluation.mode == "generate" and (task.several or classifies):
-        why = "a classification head writes nothing" if classifies else f"'{task.name}' asks yes or no to each label"
-        raise RecipeError(f"evaluation.mode: {why}; use score.")
-    splits = load_splits(recipe.data, task.aliases, several=task.several, build=_builder(recipe, task))
+    mode = _mode(recipe, task)
+    splits = load_splits(recipe.data, task, build=_builder(recipe, task))
     if isinstance(task, ForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     _need_rows(splits, recipe)
@@ -80,24 +83,75 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
         train_rows=len(splits.train),
         world_size=world_size,
     )
-    limit = checkpoints.read_config(checkpoint).get("max_position_embeddings", _DEFAULT_LENGTH)
+    tokenizer, limit = load_tokenizer(checkpoint), _longest(checkpoint)
+    filled += [mode] if recipe.evaluation.mode == "auto" else []
+    answer_tokens = recipe.evaluation.max_new_tokens
+    if isinstance(task, Written) and answer_tokens is None:
+        answer_tokens = _room_for_answers(splits, tokenizer)
+        filled.append(Filled("evaluation.max_new_tokens", answer_tokens, "the longest training answer, and a quarter"))
     if "max_length" not in recipe.training:
-        length = min(_DEFAULT_LENGTH, limit)
+        length = min(_DEFAULT_LENGTH + (answer_tokens or 0), limit)
         filled.append(Filled("training.max_length", length, "articles beyond it are shortened and counted"))
     resolved = capability.resolve(recipe, filled)
-    tokenizer = load_tokenizer(checkpoint)
     contract = make_contract(
         task,
         checkpoint,
         template="bare" if classifies else recipe.model.prompt,
         system=recipe.model.system,
         max_length=min(resolved.training["max_length"], limit),
+        answer_tokens=answer_tokens,
         tokenizer=tokenizer,
     )
     encoder = PromptEncoder(contract, tokenizer, task)
-    train = encoder.examples(texts(splits.train), label_sets(splits.train) if task.several else labels(splits.train))
+    train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
     return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
+
+
+def _mode(recipe: Recipe, task: Task) -> Filled:
+    """Return how answers are got, and why.
+
+    Raises:
+        RecipeError: the recipe asks for a way that does not go with its task.
+    """
+    asked, written = recipe.evaluation.mode, isinstance(task, Written)
+    if recipe.model.head == "classification":
+        if written:
+            raise RecipeError(f"model.head: the answers of the task '{task.name}' are written, not classes.")
+        possible, why = ["score"], "a classification head writes nothing"
+    elif task.several:
+        possible, why = ["score"], f"'{task.name}' asks yes or no to each label"
+    elif written:
+        possible, why = ["generate", "constrained"], f"the answers of '{task.name}' are written"
+    else:
+        possible, why = ["score", "generate"], "the answers are listed"
+    if asked not in ("auto", *possible):
+        raise RecipeError(f"evaluation.mode: {why}; use {' or '.join(possible)}.")
+    if recipe.evaluation.max_new_tokens and not written:
+        raise RecipeError(f"evaluation.max_new_tokens: belongs to written answers, and {why}; remove it.")
+    return Filled("evaluation.mode", possible[0] if asked == "auto" else asked, why)
+
+
+def _longest(checkpoint: Path) -> int:
+    """Return how many tokens the base model takes.
+
+    Of some (RoBERTa) not all positions count, and their tokenizer knows better.
+    """
+    limits = (
+        checkpoints.read_config(checkpoint).get("max_position_embeddings"),
+        tokenizer_settings(checkpoint).get("model_max_length"),
+    )
+    return min((int(limit) for limit in limits if isinstance(limit, (int, float))), default=_DEFAULT_LENGTH)
+
+
+def _room_for_answers(splits: Splits, tokenizer: Tokenizer) -> int:
+    answers = tokenizer.encode_batch([str(row.label) for row in splits.train], add_special_tokens=False)
+    return math.ceil(max(len(answer.ids) for answer in answers) * 1.25) + _END_OF_TURN
+
+
+def _label(row: Row) -> Label:
+    assert row.label is not None  # the rows of a split carry one
+    return row.label
 
 
 def _warn_of_memory(splits: Splits, recipe: Recipe) -> Audit:
@@ -138,6 +192,11 @@ def labels(rows: Sequence[Row]) -> list[str]:
 def label_sets(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Return the labels of rows that carry any number of them."""
     return [row.label if isinstance(row.label, tuple) else () for row in rows]
+
+
+def written_answers(rows: Sequence[Row]) -> list[Answer]:
+    """Return the written answers of rows that carry one each."""
+    return [row.label for row in rows if isinstance(row.label, Answer)]
 
 
 def _need_rows(splits: Splits, recipe: Recipe) -> None:

@@ -21,13 +21,13 @@ from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, load_labelled, stream_rows
 from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, RunError
-from fingpt_lora.evaluate import Answers, figures, predict_rows
-from fingpt_lora.metrics import Predictions
+from fingpt_lora.evaluate import Answers, figures, gathered_answers, predict_rows
 from fingpt_lora.multilabel import LabelSets, applying
-from fingpt_lora.plan import label_sets, labels, texts
+from fingpt_lora.plan import label_sets, texts
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.runs import THRESHOLDS, Run, open_run
-from fingpt_lora.tasks import build_task
+from fingpt_lora.tasks import Written, build_task
+from fingpt_lora.tasks.base import Answer
 
 _CHUNK = 512  # rows read ahead: enough to sort by length, few enough for bounded memory
 
@@ -66,10 +66,14 @@ class Predictor:
     def predict(self, articles: Sequence[str]) -> list[dict[str, Any]]:
         """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share).
 
+        Of a written answer, ``label`` is what it says, as JSON types, and there are no probabilities.
+
         Where any number of labels may apply, ``label`` is the list of those whose probability reaches their
         threshold, and each probability stands for itself.
         """
         found, probabilities = predict_rows(self.model, self.encoder, articles, self.run.recipe.evaluation)
+        if isinstance(self.encoder.task, Written):
+            return [{"label": one.content if isinstance(one, Answer) else None, "probabilities": None} for one in found]
         names = self.encoder.contract.labels
         if self.thresholds is not None:
             assert probabilities is not None  # such a task is scored
@@ -108,8 +112,9 @@ def predict_file(
     """
     names = predictor.encoder.contract.labels
     task, data = predictor.encoder.task, predictor.run.recipe.data
-    rows = stream_rows(path, data, task.aliases, several=task.several, require_label=False)
-    fields = ["row", "text", "label", *(f"probability_{name}" for name in names), "error"]
+    rows = stream_rows(path, data, task, require_label=False)
+    shown = () if isinstance(task, Written) else names
+    fields = ["row", "text", "label", *(f"probability_{name}" for name in shown), "error"]
     table = csv.DictWriter(output, fields) if kind == "csv" else None
     if table:
         table.writeheader()
@@ -126,7 +131,9 @@ def predict_file(
                 result = {"row": count, "text": row.text, **next(answers)}
             if table:
                 shares = result.pop("probabilities") or {}
-                if isinstance(result["label"], list):
+                if isinstance(task, Written) and result["label"] is not None:
+                    result["label"] = json.dumps(result["label"], ensure_ascii=False)
+                elif isinstance(result["label"], list):
                     result["label"] = ";".join(result["label"]) or NONE
                 table.writerow(result | {f"probability_{name}": share for name, share in shares.items()})
             else:
@@ -145,14 +152,14 @@ def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
 def evaluate_file(predictor: Predictor, path: str) -> dict[str, Any]:
     """Score a labelled file with the run's own field and label map and return its metrics."""
     task, section = predictor.encoder.task, predictor.run.recipe.evaluation
-    rows, audit = load_labelled(path, predictor.run.recipe.data, task.aliases, several=task.several)
+    rows, audit = load_labelled(path, predictor.run.recipe.data, task)
     found, probabilities = predict_rows(predictor.model, predictor.encoder, texts(rows), section)
     names = predictor.encoder.contract.labels
     answers: Answers
     if predictor.thresholds is not None and probabilities is not None:
         answers = LabelSets(names, tuple(label_sets(rows)), probabilities, predictor.thresholds)
     else:
-        answers = Predictions(names, tuple(labels(rows)), tuple(found), probabilities)
+        answers = gathered_answers(task, names, rows, found, probabilities)
     metrics = figures(answers, bootstrap=section.bootstrap, confidence=section.confidence)
     return {"data": path, "audit": audit.as_dict(), **metrics}
 

@@ -14,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from fingpt_lora.contract import PromptContract, tokenizer_fingerprint
 from fingpt_lora.errors import PromptError
-from fingpt_lora.tasks.base import Label, Language, Task
+from fingpt_lora.tasks.base import Answer, Label, Language, Task
 
 IGNORED = -100  # the label of a position that carries no loss, as in torch.nn.CrossEntropyLoss
 
@@ -59,7 +59,7 @@ class PromptEncoder:
         if task.labels != contract.labels:
             raise PromptError(f"The run was trained on the labels {', '.join(contract.labels)}; the task has others.")
         self.contract, self.task = contract, task
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         # Some tokenizers add runs of spaces as tokens; those are text, and so is a word that has no token of its own.
         added = tokenizer.get_added_tokens_decoder().items()
         unknown = getattr(tokenizer.model, "unk_token", None)
@@ -82,6 +82,10 @@ class PromptEncoder:
         """Return label -> token ids of its answer, end of turn included; with several labels, of what asks for it."""
         end = [] if self.task.several else self._end
         return {label: [*ids, *end] for label, ids in self._answers[language].items()}
+
+    def written_ids(self, answer: str) -> list[int]:
+        """Return the token ids of a written answer, end of turn included."""
+        return [*self._encode_outside(answer), *self._end]
 
     def verdict_ids(self, language: Language) -> list[list[int]]:
         """Return the token ids of yes and no, for a task with several labels."""
@@ -114,7 +118,12 @@ class PromptEncoder:
             if isinstance(label, tuple):
                 examples.append(self._branched(prompt, label, language))
                 continue
-            answer = self.answer_ids(language)[label]
+            answer = self.written_ids(label.text) if isinstance(label, Answer) else self.answer_ids(language)[label]
+            if len(answer) > (self.contract.answer_tokens or len(answer)):
+                raise PromptError(
+                    f"Row {row}: its answer takes {len(answer)} tokens, and {self.contract.answer_tokens} are kept for "
+                    f"one. Set evaluation.max_new_tokens to {len(answer)} or more."
+                )
             if not answer:
                 raise PromptError(f"Row {row}: no supervised token. Remove the row.")
             ids = [*prompt.ids, *answer]
@@ -124,7 +133,7 @@ class PromptEncoder:
     def _classes(self, label: Label) -> list[int]:
         if isinstance(label, tuple):
             return [int(own in label) for own in self.contract.labels]
-        return [self.contract.labels.index(label)]
+        return [self.contract.labels.index(str(label))]
 
     def _branched(self, prompt: Prompt, applying: Sequence[str], language: Language) -> Example:
         ids, labels, branches = list(prompt.ids), [IGNORED] * len(prompt.ids), []
@@ -138,7 +147,7 @@ class PromptEncoder:
 
     def text(self, ids: Iterable[int]) -> str:
         """Decode ids, control tokens included."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def answer_text(self, ids: Sequence[int]) -> str:
         """Decode a generated answer up to its first stop token."""
@@ -147,12 +156,12 @@ class PromptEncoder:
             if token in self.contract.stop_ids:
                 break
             kept.append(token)
-        return str(self._tokenizer.decode(kept, skip_special_tokens=False))
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def _article_budget(self, language: Language) -> int:
         """Return how many tokens an article may have; fewer than eight are no room."""
-        longest = 0
-        if self.contract.template != "bare":  # where the answer is written
+        longest = self.contract.answer_tokens or 0
+        if self._answers[language] and self.contract.template != "bare":  # where one of some answers is written
             longest = max(len(ids) for ids in self._answers[language].values())
             longest += max([len(self._end), *map(len, self._verdicts[language])])
         frame = len(self._before[language]) + len(self._after[language]) + longest
@@ -164,14 +173,14 @@ class PromptEncoder:
         return self.contract.max_length - frame
 
     def _encode_frame(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _encode_articles(self, texts: Sequence[str]) -> list[Encoding]:
-        self._tokenizer.encode_special_tokens = True
+        self.tokenizer.encode_special_tokens = True
         try:
-            encodings = self._tokenizer.encode_batch([text.strip() for text in texts], add_special_tokens=False)
+            encodings = self.tokenizer.encode_batch([text.strip() for text in texts], add_special_tokens=False)
         finally:
-            self._tokenizer.encode_special_tokens = False
+            self.tokenizer.encode_special_tokens = False
         return [
             e if self._control.isdisjoint(e.ids) else self._firewall(e, t.strip())
             for e, t in zip(encodings, texts, strict=True)
@@ -191,11 +200,11 @@ class PromptEncoder:
             start, stop = encoding.offsets[spot]
             broken = "" if stop - start < 2 else f"{text[start]} {text[start + 1 : stop]}"
             text = text[:start] + broken + text[stop:]
-            self._tokenizer.encode_special_tokens = True
+            self.tokenizer.encode_special_tokens = True
             try:
-                encoding = self._tokenizer.encode(text, add_special_tokens=False)
+                encoding = self.tokenizer.encode(text, add_special_tokens=False)
             finally:
-                self._tokenizer.encode_special_tokens = False
+                self.tokenizer.encode_special_tokens = False
         return encoding
 
 

@@ -36,15 +36,24 @@ _OF_TASK = {
     "headline": set[str](),
     "relation": {"choices"},
     "choice": {"choices", "question"},
+    "entity": {"types"},
+    "event_extraction": {"roles"},
+}
+_NEEDED = {
+    "event": ("types",),
+    "relation": ("choices",),
+    "choice": ("choices", "question"),
+    "entity": ("types",),
+    "event_extraction": ("roles",),
 }
 
 
 class TaskSection(Section):
     """What the model is asked."""
 
-    name: Literal["sentiment", "forecast", "event", "headline", "relation", "choice"] = Field(
-        "sentiment", description="The task: one file of fingpt_lora/tasks."
-    )
+    name: Literal[
+        "sentiment", "forecast", "event", "headline", "relation", "choice", "entity", "event_extraction"
+    ] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
     )
@@ -56,7 +65,7 @@ class TaskSection(Section):
     flat_below: Share = Field(0.0, description="forecast: absolute move up to which a price counts as flat.")
 
     types: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
-        (), description="event: the types, as the data names them; or name -> the words to ask with."
+        (), description="event and entity: the types, as the data names them; or name -> the words to ask with."
     )
 
     choices: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
@@ -64,10 +73,13 @@ class TaskSection(Section):
     )
     question: str | None = Field(None, description="choice: what is asked, in the language of the answers.")
 
+    roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(
+        default_factory=dict, description="event_extraction: event type -> the roles that its events may fill."
+    )
+
     @model_validator(mode="after")
     def _only_its_own(self) -> TaskSection:
-        needed = {"event": ("types",), "relation": ("choices",), "choice": ("choices", "question")}
-        for key in needed.get(self.name, ()):
+        for key in _NEEDED.get(self.name, ()):
             if not getattr(self, key):
                 raise ValueError(f"the task '{self.name}' needs '{key}'")
         for key in ("types", "choices"):
@@ -78,6 +90,9 @@ class TaskSection(Section):
                     raise ValueError(f"'{key}' says one thing twice, or nothing")
         if "none" in map(str.casefold, self.types):
             raise ValueError("'types': a row without any type is told by an empty list; leave 'none' out")
+        for kind, roles in self.roles.items():
+            if len(set(roles)) < len(roles) or not all(roles) or {"type", "trigger"} & set(roles):
+                raise ValueError(f"'roles': '{kind}' names a role twice or not at all; type and trigger are none")
         for task, keys in _OF_TASK.items():
             foreign = sorted((keys - _OF_TASK[self.name]) & self.model_fields_set)
             if foreign:
@@ -198,9 +213,12 @@ class DataSection(Section):
 class EvaluationSection(Section):
     """How the result is measured."""
 
-    mode: Literal["score", "generate"] = Field(
-        "score", description="score: label log-probabilities; generate: greedy answer, strictly parsed."
+    mode: Literal["auto", "score", "generate", "constrained"] = Field(
+        "auto",
+        description="score: label log-probabilities; generate: greedy answer, strictly parsed; constrained: the same, "
+        "kept within the format; auto scores what is listed and generates what is written.",
     )
+    max_new_tokens: int | None = Field(None, ge=1, description="Longest written answer; by default, that of training.")
     batch_size: int = Field(32, ge=1, description="Rows per forward.")
     base_model: bool = Field(True, description="Also score the untouched base model on the same rows.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the bootstrap intervals.")

@@ -39,7 +39,7 @@ def test_its_overrides_are_accepted() -> None:
 
 
 def test_the_number_of_sample_sentences_is_true() -> None:
-    splits = load_splits(DataSection(), SentimentTask(3).aliases)
+    splits = load_splits(DataSection(), SentimentTask(3))
     rows = len(splits.train) + len(splits.validation) + len(splits.test)
     assert f"sample of {rows} sentences" in " ".join(TEXT.split())
 

@@ -183,6 +183,6 @@ def fingerprint(splits: Mapping[str, Sequence[Row]]) -> str:
     for name, rows in splits.items():
         for row in rows:
             # JSON, so that no text can imitate the border between two fields.
-            digest.update(json.dumps([name, row.label, row.language, row.text]).encode())
+            digest.update(json.dumps([name, row.label, row.language, row.text], default=repr).encode())
             digest.update(b"\n")
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fingpt_lora.data.audit import Audit, fingerprint
-from fingpt_lora.data.labels import LabelMap
+from fingpt_lora.data.labels import LabelMap, Labels
 from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.rows import NONE, BadRow, Record, Row, labels_of
 from fingpt_lora.data.sources import Source
@@ -17,7 +17,7 @@ from fingpt_lora.sections import DataSection
 
 
 def make_row(
-    record: Record | BadRow, layout: Layout, label_map: LabelMap, require_label: bool
+    record: Record | BadRow, layout: Layout, labels: Labels, require_label: bool
 ) -> tuple[Row | BadRow, object]:
     """Return the row of a record, or why there is none; and the raw label where that is the reason."""
     if isinstance(record, BadRow):
@@ -30,9 +30,9 @@ def make_row(
     problem = _text_problem(text)
     if problem:
         return BadRow(record.origin, record.line, problem), None
-    label = label_map.canonical(raw)
+    label = labels.canonical(raw, text)
     if label is None and require_label:
-        reason = layout.no_label(record.fields) if raw is None else label_map.problem(raw)
+        reason = layout.no_label(record.fields) if raw is None else labels.problem(raw, text)
         return BadRow(record.origin, record.line, reason), raw
     spoken = language.strip().lower() if isinstance(language, str) and language.strip() else None
     return Row(text.strip(), label, record.origin, record.line, spoken, values), None
@@ -55,7 +55,7 @@ class Intake:
     """Reads sources and keeps the account of it."""
 
     data: DataSection
-    labels: LabelMap
+    labels: Labels
     layout: Layout
     rows_read: int = 0
     bad: list[BadRow] = field(default_factory=list)
@@ -90,7 +90,9 @@ class Intake:
                     rows.append(row)
                     continue
                 bad.append(row)
-                if raw is not None and isinstance(record, Record) and self.labels.unmapped_number(raw):
+                if raw is None or not isinstance(self.labels, LabelMap) or not isinstance(record, Record):
+                    continue
+                if self.labels.unmapped_number(raw):
                     reading = self.layout.read(record.fields)
                     numbers.setdefault(str(raw).strip(), "" if isinstance(reading, str) else str(reading.text))
             self._note(source, empty=len(rows) + len(bad) == before)
@@ -99,7 +101,7 @@ class Intake:
         if not rows and not bad:
             raise DataError(f"{key}: '{shown}' holds no rows.")
         if len(bad) > self.data.bad_rows * (len(rows) + len(bad)):
-            if numbers and not rows:
+            if numbers and not rows and isinstance(self.labels, LabelMap):
                 raise self.labels.numbers_error(shown, numbers)
             raise _too_many(bad, len(rows) + len(bad), shown, self.data.bad_rows)
         self.bad += bad

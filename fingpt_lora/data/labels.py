@@ -4,13 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, did_you_mean
-from fingpt_lora.tasks.base import Label
+from fingpt_lora.tasks.base import Answer, Label, Written
 
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?")
+
+
+class Labels(Protocol):
+    """Tells what the raw labels of files stand for."""
+
+    labels: tuple[str, ...]
+
+    def canonical(self, raw: Any, text: str) -> Label | None:
+        """Return the label of a row with this text; None where :meth:`problem` has a reason."""
+
+    def problem(self, raw: Any, text: str) -> str:
+        """Return why a raw label cannot be used."""
+
+
+class WrittenLabels:
+    """Reads the answers that a task has written."""
+
+    def __init__(self, task: Written, mapped: Mapping[str, str]) -> None:
+        """Remember the task.
+
+        Raises:
+            DataError: the recipe maps labels, of which there are none.
+        """
+        if mapped:
+            raise DataError(f"data.labels: the task '{task.name}' has written answers, and no labels to map.")
+        self.labels, self._task = task.labels, task
+
+    def canonical(self, raw: Any, text: str) -> Answer | None:
+        """Return the answer of a row; None where :meth:`problem` has a reason."""
+        answer = self._task.gold(raw, text)
+        return None if isinstance(answer, str) else answer
+
+    def problem(self, raw: Any, text: str) -> str:
+        """Return why a raw answer cannot be used."""
+        return str(self._task.gold(raw, text))
 
 
 class LabelMap:
@@ -39,7 +74,7 @@ class LabelMap:
             if self._written.setdefault(_key(raw), label) != label:
                 raise DataError(f"data.labels: '{raw}' is written twice, with different labels; keep one.")
 
-    def canonical(self, raw: Any) -> Label | None:
+    def canonical(self, raw: Any, text: str = "") -> Label | None:
         """Return the task's label (or labels, in its order) of a raw one; None where :meth:`problem` has a reason."""
         if not self.several:
             return self._one(raw)
@@ -59,7 +94,7 @@ class LabelMap:
         # A map of some spellings does not unlearn the task's own words.
         return self._words.get(key)
 
-    def problem(self, raw: Any) -> str:
+    def problem(self, raw: Any, text: str = "") -> str:
         """Return why a raw label cannot be used."""
         if self.several:
             parts = _parts(raw)

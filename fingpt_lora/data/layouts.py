@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fingpt_lora.data.point_in_time import from_stocknet
@@ -19,7 +19,7 @@ _TEXT = (
     *("input", "context", "query", "文本", "正文", "内容", "标题"),
 )
 _LABEL = (
-    *("label", "labels", "events", "sentiment", "output", "target", "answer", "gold", "class"),
+    *("label", "labels", "events", "entities", "spans", "sentiment", "output", "target", "answer", "gold", "class"),
     *("relation", "标签", "情感", "事件", "关系"),
 )
 _LANGUAGE = ("language", "lang")
@@ -42,12 +42,15 @@ class Reading(NamedTuple):
 class Layout:
     """Reads records by the recipe's ``data.layout`` and ``data.fields``."""
 
-    def __init__(self, layout: str, fields: Mapping[str, str], *, strict: bool = True) -> None:
+    def __init__(
+        self, layout: str, fields: Mapping[str, str], needed: Sequence[str] = ("text",), *, strict: bool = True
+    ) -> None:
         """Remember the recipe's words.
 
         Args:
             layout: ``auto``, ``columns`` or one of the named layouts.
             fields: our field -> column; what is named here goes before what the layout says.
+            needed: our fields of which the task makes its text.
             strict: without it, a column or layout that a record lacks gives way to a guess. A file for
                 ``predict`` need not look like the training file.
 
@@ -57,7 +60,7 @@ class Layout:
         for field in fields:
             if field not in OUR_FIELDS:
                 raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, OUR_FIELDS)}")
-        self._layout, self._fields, self._strict = layout, fields, strict
+        self._layout, self._fields, self._needed, self._strict = layout, fields, needed, strict
 
     def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record as its rows are to carry it: StockNet's gets its text, and the times of what it tells."""
@@ -94,7 +97,7 @@ class Layout:
 
     def _parties(self, values: Mapping[str, Any]) -> tuple[str, str] | str | None:
         """Return the two parties whose relation is asked for, why they are missing, or None where none are."""
-        if not (self._fields.keys() & {"head", "tail"} or {"head", "tail"} <= values.keys()):
+        if "head" not in self._needed:
             return None
         found = []
         for field in ("head", "tail"):
@@ -104,7 +107,7 @@ class Layout:
             value = party.value if party.found else values.get(field)
             if not isinstance(value, str) or not value.strip():
                 # A plain text, as predict takes it, may carry its parties already.
-                return f"it names no {field}" if self._strict else None
+                return f"it names no {field} (data.fields: {{{field}: COLUMN}})" if self._strict else None
             found.append(value.strip())
         return found[0], found[1]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from fingpt_lora.data.audit import Audit, Keys, count_repeats, remove_leaks, settle
 from fingpt_lora.data.hub import PREFIX
 from fingpt_lora.data.intake import Intake, make_row
-from fingpt_lora.data.labels import LabelMap
+from fingpt_lora.data.labels import LabelMap, Labels, WrittenLabels
 from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.leaks import refuse_leaks
 from fingpt_lora.data.paths import format_of
@@ -20,6 +20,7 @@ from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forward
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, SplitSection
+from fingpt_lora.tasks.base import Task, Written
 
 _HOW_TO_SPLIT = (
     "Say how to get a test set: data.test: FILE; or data.split: {method: random} (or {method: time, column: date}, "
@@ -42,9 +43,8 @@ Build = Callable[[list[Path]], list[Row]]
 
 def load_splits(
     data: DataSection,
-    labels: Mapping[str, str],
+    task: Task,
     *,
-    several: bool = False,
     base_dir: Path | None = None,
     build: Build | None = None,
 ) -> Splits:
@@ -52,8 +52,7 @@ def load_splits(
 
     Args:
         data: the recipe's section.
-        labels: word met in data files -> canonical label of the task.
-        several: whether any number of them may apply to a text.
+        task: what the rows are for: the fields that they need, and their labels.
         base_dir: where relative paths start; the current directory where it is None.
         build: makes labelled rows from the files, where these hold something else: prices.
 
@@ -61,7 +60,7 @@ def load_splits(
         DataError: one sentence that names file and row, and what to do; forecast rows know their outcome.
     """
     _check_together(data)
-    intake = Intake(data, LabelMap(data.labels, labels, several=several), Layout(data.layout, data.fields))
+    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields))
     held_out = {
         key: _held_out(path, data, f"data.{key}", base_dir) if path else []
         for key, path in (("test", data.test), ("validation", data.validation))
@@ -80,7 +79,7 @@ def load_splits(
 
 
 def load_labelled(
-    path: str, data: DataSection, labels: Mapping[str, str], *, several: bool = False, base_dir: Path | None = None
+    path: str, data: DataSection, task: Task, *, base_dir: Path | None = None
 ) -> tuple[list[Row], Audit]:
     """Load all rows of a file as a test split, with a recipe's fields, label map and tolerance.
 
@@ -90,9 +89,7 @@ def load_labelled(
     Raises:
         DataError: as :func:`load_splits`.
     """
-    intake = Intake(
-        data, LabelMap(data.labels, labels, several=several), Layout(data.layout, data.fields, strict=False)
-    )
+    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields, strict=False))
     rows = intake.read(open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False), path)
     if path == SAMPLE:
         rows = by_column(rows, "split")["test"]
@@ -103,9 +100,8 @@ def load_labelled(
 def stream_rows(
     path: str,
     data: DataSection,
-    labels: Mapping[str, str],
+    task: Task,
     *,
-    several: bool = False,
     require_label: bool = False,
     base_dir: Path | None = None,
 ) -> Iterator[Row | BadRow]:
@@ -117,11 +113,17 @@ def stream_rows(
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    layout, label_map = Layout(data.layout, data.fields, strict=False), LabelMap(data.labels, labels, several=several)
+    layout, labels = Layout(data.layout, data.fields, task.fields, strict=False), _labels(data, task)
     for source in open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False):
         for record in source.records():
-            row, _ = make_row(record, layout, label_map, require_label)
+            row, _ = make_row(record, layout, labels, require_label)
             yield row
+
+
+def _labels(data: DataSection, task: Task) -> Labels:
+    if isinstance(task, Written):
+        return WrittenLabels(task, data.labels)
+    return LabelMap(data.labels, task.aliases, several=task.several)
 
 
 def _check_together(data: DataSection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fingpt_lora.tasks.base import Label
+from fingpt_lora.tasks.base import Answer, Label
 
 NONE = "none"  # heading of the rows to which no label applies
 
@@ -51,6 +51,8 @@ class Row:
 
 def labels_of(row: Row) -> tuple[str, ...]:
     """Return the labels under which a row counts: its own, or "none" where it carries an empty set of them."""
+    if isinstance(row.label, Answer):
+        return tuple(dict.fromkeys(fact.kind for fact in row.label.facts)) or (NONE,)
     if isinstance(row.label, tuple):
         return row.label or (NONE,)
     return (str(row.label),)

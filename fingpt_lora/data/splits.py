@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from fingpt_lora.data.files import SPLIT_NAMES
-from fingpt_lora.data.rows import Row
+from fingpt_lora.data.rows import Row, labels_of
 from fingpt_lora.errors import DataError, did_you_mean
 from fingpt_lora.sections import SplitSection
 
@@ -93,7 +93,7 @@ def _random(rows: Sequence[Row], share: float, split: SplitSection) -> set[int]:
     """
     by_label: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        by_label[str(row.label)].append(place)
+        by_label[str(row.label if isinstance(row.label, str) else labels_of(row))].append(place)
     exact = {label: len(places) * share for label, places in by_label.items()}
     take = {label: int(number) for label, number in exact.items()}
     left = min(max(1, round(len(rows) * share)), len(rows)) - sum(take.values())

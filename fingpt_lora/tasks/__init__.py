@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from fingpt_lora.sections import TaskSection
-from fingpt_lora.tasks.base import Task
+from fingpt_lora.tasks.base import Labelled, Task, Written, named
 from fingpt_lora.tasks.choice import choice_task, relation_task
+from fingpt_lora.tasks.entity import EntityTask
 from fingpt_lora.tasks.event import event_task
+from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.headline import headline_task
 from fingpt_lora.tasks.sentiment import SentimentTask
 
-__all__ = ["ForecastTask", "SentimentTask", "Task", "build_task"]
+__all__ = ["ForecastTask", "SentimentTask", "Task", "Written", "build_task"]
 
 
-def build_task(section: TaskSection) -> Task:
+def build_task(section: TaskSection) -> Labelled | Written:
     """Return the task that a recipe's ``task`` section describes."""
     if section.name == "forecast":
         return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
@@ -21,6 +23,10 @@ def build_task(section: TaskSection) -> Task:
         return choice_task(str(section.question), section.choices, section.language)
     if section.name == "relation":
         return relation_task(section.choices, section.language)
+    if section.name == "entity":
+        return EntityTask(named(section.types), section.language)
+    if section.name == "event_extraction":
+        return EventExtractionTask(section.roles, section.language)
     if section.name == "event":
         return event_task(section.types, section.language)
     if section.name == "headline":

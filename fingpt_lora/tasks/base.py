@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
-Label = str | tuple[str, ...]  # of a row: one of the labels, or all that apply, in the task's order
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that a written answer says.
+
+    Attributes:
+        kind: the label under which it counts.
+        said: what two equal facts have in common.
+        part: what kind of thing it is within its label, where figures tell them apart, as trigger and role.
+        grounded: whether its words stand in the text.
+    """
+
+    kind: str
+    said: tuple[str | int, ...]
+    part: str = ""
+    grounded: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A written answer: the exact words, and the facts that they state."""
+
+    text: str
+    facts: tuple[Fact, ...]
+    content: Any = field(default=None, compare=False)  # the same as JSON types, for whoever works on with it
+
+    def __str__(self) -> str:
+        """Return the exact words."""
+        return self.text
+
+
+Label = str | tuple[str, ...] | Answer  # of a row: one of the labels, all that apply, or what is to be written
 
 # Of tasks that ask about each label by itself.
 VERDICTS: dict[Language, tuple[str, str]] = {"en": (" yes", " no"), "zh": ("是", "否")}
@@ -26,6 +60,25 @@ def language_of(text: str) -> Language:
     return "zh" if letters and len(_HAN.findall(text)) * 5 >= letters else "en"
 
 
+def named(words: Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
+    """Return name -> words to ask with, of what a recipe lists by either."""
+    return words if isinstance(words, Mapping) else {word: word for word in words}
+
+
+def substring(name: str, text: str, escape: Callable[[str], str] = str) -> str:
+    """Return the rule of a Lark grammar, in llguidance's dialect, for a piece of a text.
+
+    It holds something, and neither begins nor ends with white space.
+
+    Args:
+        name: of the rule, in capitals.
+        text: where the piece stands.
+        escape: how a character is written in the answer.
+    """
+    chunks = {"substring_chunks": [escape(character) for character in text]}
+    return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /\\S(.*\\S)?/s\n"
+
+
 class Task(Protocol):
     """What is asked of the model about one text, and how its answer is read."""
 
@@ -34,8 +87,12 @@ class Task(Protocol):
         """Name in recipes."""
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a row that make up its text."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """Canonical labels, in the order of reports and probabilities."""
+        """Canonical labels, in the order of reports and probabilities; of a written answer, the kinds of facts."""
 
     @property
     def several(self) -> bool:
@@ -55,13 +112,35 @@ class Task(Protocol):
     def instruction(self, language: Language) -> str:
         """Return what stands before the text in the prompt."""
 
+
+
+class Labelled(Task, Protocol):
+    """A task whose answers are listed."""
+
     def answer(self, label: str, language: Language) -> str:
         """Return the exact answer for a canonical label; with ``several``, what stands before yes or no."""
 
 
 @runtime_checkable
-class OneAnswer(Task, Protocol):
+class OneAnswer(Labelled, Protocol):
     """A task whose answer is one label, written out."""
 
     def parse(self, answer: str, language: Language) -> str | None:
         """Return the label of an answer, or None where the answer is not exactly one of the answers."""
+
+
+@runtime_checkable
+class Written(Task, Protocol):
+    """A task whose answer no list holds: it is written, and strictly read."""
+
+    def gold(self, raw: Any, text: str) -> Answer | str:
+        """Return the answer of a row as its file states it, or why it cannot be used."""
+
+    def read(self, written: str, text: str) -> Answer | None:
+        """Return what an answer to a text says, or None where it is not exactly in the format."""
+
+    def grammar(self, text: str) -> str:
+        """Return the Lark grammar, in llguidance's dialect, of all answers to a text that :meth:`read` accepts."""
+
+    def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
+        """Return what finds in a text what the training answers name: the baseline."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.base import Language, language_of, named
 
 _CHOOSE: dict[Language, str] = {
     "en": "{question} Please choose an answer from {{{choices}}}.",
@@ -29,12 +29,15 @@ class ChoiceTask:
         questions: what is asked, per language.
         answers: label -> the answer, in whatever language is asked.
         asked_in: language of the question, or ``auto`` where each row decides.
+        fields: of a row, which make up its text.
     """
 
     name: str
     questions: Mapping[Language, str]
     answers: Mapping[str, str]
     asked_in: Literal["auto", "en", "zh"] = "auto"
+
+    fields: tuple[str, ...] = ("text",)
 
     several = False
 
@@ -76,13 +79,9 @@ def choice_task(
     question: str, choices: Sequence[str] | Mapping[str, str], asked_in: Literal["auto", "en", "zh"]
 ) -> ChoiceTask:
     """Return the task of a recipe's ``task.question`` and ``task.choices``: labels, or label -> answer."""
-    return ChoiceTask("choice", {"en": question, "zh": question}, _answers(choices), asked_in)
+    return ChoiceTask("choice", {"en": question, "zh": question}, named(choices), asked_in)
 
 
 def relation_task(relations: Sequence[str] | Mapping[str, str], asked_in: Literal["auto", "en", "zh"]) -> ChoiceTask:
     """Return the task of naming the relation of two parties, which stand before the text as ``head → tail``."""
-    return ChoiceTask("relation", _RELATION, _answers(relations), asked_in)
-
-
-def _answers(choices: Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
-    return choices if isinstance(choices, Mapping) else {choice: choice for choice in choices}
+    return ChoiceTask("relation", _RELATION, named(relations), asked_in, ("head", "tail", "text"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language
+from fingpt_lora.tasks.base import Language, named
 from fingpt_lora.tasks.yes_no import YesNoTask
 
 _INSTRUCTIONS: dict[Language, str] = {
@@ -16,6 +16,5 @@ _INSTRUCTIONS: dict[Language, str] = {
 
 def event_task(types: Sequence[str] | Mapping[str, str], asked_in: Literal["auto", "en", "zh"]) -> YesNoTask:
     """Return the task of a recipe's ``task.types``: names as in the data, or name -> the words to ask with."""
-    words = types if isinstance(types, Mapping) else {name: name for name in types}
-    questions: dict[str, dict[Language, str]] = {name: {"en": asked, "zh": asked} for name, asked in words.items()}
+    questions: dict[str, dict[Language, str]] = {name: {"en": asked, "zh": asked} for name, asked in named(types).items()}
     return YesNoTask("event", questions, _INSTRUCTIONS, {}, asked_in)

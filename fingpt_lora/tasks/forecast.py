@@ -51,6 +51,7 @@ class ForecastTask:
 
     name = "forecast"
     several = False
+    fields = ("text",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

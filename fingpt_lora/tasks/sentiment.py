@@ -63,6 +63,7 @@ class SentimentTask:
 
     name = "sentiment"
     several = False
+    fields = ("text",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class YesNoTask:
     asked_in: Literal["auto", "en", "zh"] = "auto"
 
     several = True
+    fields = ("text",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

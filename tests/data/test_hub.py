@@ -11,7 +11,7 @@ from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 datasets = pytest.importorskip("datasets")
-WORDS = SentimentTask(3).aliases
+TASK = SentimentTask(3)
 
 
 def local(split: str) -> object:
@@ -26,7 +26,7 @@ def test_offline_is_one_sentence_that_says_so(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(
         DataError, match=r"'nobody/nothing' \(split 'train'\) cannot be loaded.*HF_HUB_OFFLINE is set"
     ) as error:
-        load_splits(DataSection(path="hub:nobody/nothing"), WORDS)
+        load_splits(DataSection(path="hub:nobody/nothing"), TASK)
     assert "\n" not in str(error.value)
 
 
@@ -55,7 +55,7 @@ def test_splits_revision_and_configuration_reach_the_hub(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     data = DataSection(path="hub:a/b", test="eval", validation="dev", name="en", revision="abc", train_split="fit")
-    splits = load_splits(data, WORDS)
+    splits = load_splits(data, TASK)
     assert sorted(asked) == [("a/b", "en", "abc", split) for split in ("dev", "eval", "fit")]
     assert (splits.train[0].text, splits.validation[0].text, splits.test[0].text) == ("fit 0", "dev 0", "eval 0")
     assert splits.train[0].label == "negative"
@@ -65,7 +65,7 @@ def test_splits_revision_and_configuration_reach_the_hub(monkeypatch: pytest.Mon
 def test_the_recipes_map_of_class_numbers_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split, **__: local(split))
     data = DataSection.model_validate({"path": "hub:a/b", "test": "test", "labels": {0: "positive", 1: "neutral"}})
-    assert [row.label for row in load_splits(data, WORDS).train[:2]] == ["positive", "neutral"]
+    assert [row.label for row in load_splits(data, TASK).train[:2]] == ["positive", "neutral"]
 
 
 def test_a_folder_called_test_does_not_take_the_place_of_the_split(
@@ -75,5 +75,5 @@ def test_a_folder_called_test_does_not_take_the_place_of_the_split(
     (tmp_path / "mine.csv").write_text("text,label\nUp,positive\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split, **__: local(split))
-    assert load_splits(DataSection(path="hub:a/b", test="test"), WORDS).test[0].text == "test 0"
-    assert load_splits(DataSection(path="hub:a/b", test="mine.csv"), WORDS).test[0].text == "Up"
+    assert load_splits(DataSection(path="hub:a/b", test="test"), TASK).test[0].text == "test 0"
+    assert load_splits(DataSection(path="hub:a/b", test="mine.csv"), TASK).test[0].text == "Up"

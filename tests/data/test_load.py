@@ -18,7 +18,7 @@ from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
 
 Write = Callable[..., str]
-WORDS = SentimentTask(3).aliases
+TASK = SentimentTask(3)
 LABELS = ["negative", "neutral", "positive"]
 RANDOM = {"method": "random"}
 
@@ -28,7 +28,7 @@ def rows(count: int, start: int = 0, **more: Any) -> list[dict[str, Any]]:
 
 
 def load(base: Path | None = None, **section: Any) -> Splits:
-    return load_splits(DataSection.model_validate(section), WORDS, base_dir=base)
+    return load_splits(DataSection.model_validate(section), TASK, base_dir=base)
 
 
 def sizes(splits: Splits) -> tuple[int, int, int]:
@@ -203,17 +203,17 @@ def test_the_fingerprint_follows_the_content_not_the_file(write: Write, tmp_path
 
 def test_stream_rows_keeps_order_and_loses_nothing(write: Write) -> None:
     path = write("a.jsonl", '{"text": "one"}\nbroken\n{"text": " "}\n{"text": "two", "label": "positive"}\n')
-    streamed = list(stream_rows(path, DataSection(), WORDS))
+    streamed = list(stream_rows(path, DataSection(), TASK))
     assert [(type(row), row.line) for row in streamed] == [(Row, 1), (BadRow, 2), (BadRow, 3), (Row, 4)]
     assert [row.label for row in streamed if isinstance(row, Row)] == [None, "positive"]
-    required = list(stream_rows(path, DataSection(), WORDS, require_label=True))
+    required = list(stream_rows(path, DataSection(), TASK, require_label=True))
     assert [type(row) for row in required] == [BadRow, BadRow, BadRow, Row]
 
 
 def test_stream_rows_reads_files_unlike_the_training_file(write: Write) -> None:
     recipe = DataSection(path="x.csv", format="csv", fields={"text": "body", "label": "tag"}, labels={"1": "positive"})
     path = write("a.txt", "Profit rose.\nProfit fell.\n")
-    assert [row.text for row in stream_rows(path, recipe, WORDS) if isinstance(row, Row)] == [
+    assert [row.text for row in stream_rows(path, recipe, TASK) if isinstance(row, Row)] == [
         "Profit rose.",
         "Profit fell.",
     ]
@@ -227,7 +227,7 @@ def test_stream_rows_streams(tmp_path: Path) -> None:
         stream.write("text,label\n")
         stream.writelines(f"story number {n} of many,neutral\n" for n in range(20_000))
     tracemalloc.start()
-    count = sum(1 for _ in stream_rows(str(path), DataSection(), WORDS))
+    count = sum(1 for _ in stream_rows(str(path), DataSection(), TASK))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 20_000 and peak < 4_000_000
@@ -235,18 +235,18 @@ def test_stream_rows_streams(tmp_path: Path) -> None:
 
 def test_load_labelled_returns_every_row_in_order(write: Write) -> None:
     path = write("a.csv", "text,label\nUp,positive\nUp,negative\nDown,negative\n")
-    found, audit = load_labelled(path, DataSection(), WORDS)
+    found, audit = load_labelled(path, DataSection(), TASK)
     assert [row.label for row in found] == ["positive", "negative", "negative"]
     assert audit.rows == {"test": {"negative": 2, "neutral": 0, "positive": 1}}
     assert audit.duplicates == {"within_test": 1} and audit.contradictions == {"test": 1}
     assert audit.fingerprint and audit.rows_read == 3
     with pytest.raises(DataError, match="1 of 2 rows"):
-        load_labelled(write("b.csv", "text,label\nUp,positive\nUp,maybe\n"), DataSection(), WORDS)
+        load_labelled(write("b.csv", "text,label\nUp,positive\nUp,maybe\n"), DataSection(), TASK)
 
 
 def test_a_hub_recipe_can_be_evaluated_on_a_file(write: Write) -> None:
     path = write("a.csv", "text,label\nUp,positive\n")
-    assert len(load_labelled(path, DataSection(path="hub:a/b"), WORDS)[0]) == 1
+    assert len(load_labelled(path, DataSection(path="hub:a/b"), TASK)[0]) == 1
 
 
 def test_nothing_heavy_is_imported(write: Write) -> None:
@@ -256,7 +256,7 @@ import sys
 from fingpt_lora.data import load_splits
 from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask
-load_splits(DataSection.model_validate({{"path": {path!r}, "split": {{"method": "random"}}}}), SentimentTask(3).aliases)
+load_splits(DataSection.model_validate({{"path": {path!r}, "split": {{"method": "random"}}}}), SentimentTask(3))
 heavy = {{"torch", "pandas", "numpy", "datasets", "pyarrow", "sklearn", "transformers", "charset_normalizer"}}
 print(sorted(heavy & sys.modules.keys()))
 """

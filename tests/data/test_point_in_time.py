@@ -111,7 +111,7 @@ def test_real_prices_of_a_package_become_rows_at_the_closes_of_their_exchange() 
     assert data.market is not None
     market = data.market
     splits = load_splits(
-        data, task.aliases, build=lambda files: market_rows(files, market, task.horizon, task.label_of)
+        data, task, build=lambda files: market_rows(files, market, task.horizon, task.label_of)
     )
     assert {row.fields["ticker"] for row in splits.train} == {"AAPL", "IBM", "MSFT", "GOOG"}  # FB came later
     assert not list(overlaps(splits.train, splits.test)) and len(splits.train) > 800
@@ -136,8 +136,8 @@ def test_what_stands_in_the_way_of_a_market_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 days of prices leave no row"):
         market_rows([prices_file], MarketSection(moves=5), 1, label_of)
     with pytest.raises(DataError, match="package 'no-such-package' is not installed"):
-        load_splits(DataSection(path="package:no-such-package/a.csv"), {"up": "up"})
+        load_splits(DataSection(path="package:no-such-package/a.csv"), ForecastTask())
     with pytest.raises(DataError, match="has no file 'nothing.csv'"):
-        load_splits(DataSection(path="package:numpy/nothing.csv"), {"up": "up"})
+        load_splits(DataSection(path="package:numpy/nothing.csv"), ForecastTask())
     with pytest.raises(DataError, match="split by time only"):
-        load_splits(DataSection(path=str(prices_file), market=MarketSection()), {"up": "up"})
+        load_splits(DataSection(path=str(prices_file), market=MarketSection()), ForecastTask())

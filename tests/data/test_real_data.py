@@ -17,12 +17,12 @@ from fingpt_lora.sections import DataSection, SplitSection
 from fingpt_lora.tasks import ForecastTask, SentimentTask, build_task
 
 Real = Callable[[str], str]
-WORDS = SentimentTask(3).aliases
+TASK = SentimentTask(3)
 ROOT = Path(__file__).parents[2]
 
 
 def load(**section: object) -> Splits:
-    return load_splits(DataSection.model_validate({"split": {"method": "random"}, **section}), WORDS)
+    return load_splits(DataSection.model_validate({"split": {"method": "random"}, **section}), TASK)
 
 
 def test_phrasebank(real: Real) -> None:
@@ -87,7 +87,7 @@ def test_the_recipes_of_other_tasks_read_their_data(
 ) -> None:
     loaded = load_recipe(ROOT / "recipes" / recipe, [f"data.path={real(name)}"])
     task = build_task(loaded.task)
-    splits = load_splits(loaded.data, task.aliases, several=task.several)
+    splits = load_splits(loaded.data, task)
     assert splits.audit.rows_read == rows and not splits.audit.bad_rows
     seen = {label for row in splits.train for label in labels_of(row)}
     assert set(task.labels) <= seen | {"constant"}
@@ -100,7 +100,7 @@ def test_the_recipes_of_other_tasks_read_their_data(
 def test_stocknet_is_read_as_it_stands_and_holds_no_leak(real: Real) -> None:
     split = SplitSection(method="time", column="date", test=0.2)
     data = DataSection(path=real("stocknet/train_dev.jsonl.gz"), split=split)
-    splits = load_splits(data, ForecastTask().aliases)
+    splits = load_splits(data, ForecastTask())
     assert splits.audit.rows_read == 16060 and not splits.audit.bad_rows
     first, last = splits.train[0], splits.test[-1]
     assert first.text.startswith("AAPL, 2014-01-02\nPast moves: -0.4%")

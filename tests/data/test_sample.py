@@ -19,12 +19,12 @@ from fingpt_lora.tasks.base import language_of
 
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in SAMPLE_FILE.read_text(encoding="utf-8").splitlines()]
 CARD = (SAMPLE_FILE.parent / "README.md").read_text(encoding="utf-8")
-WORDS = SentimentTask(3).aliases
+TASK = SentimentTask(3)
 LABELS = ("negative", "neutral", "positive")
 
 
 def test_it_loads_as_the_default_data() -> None:
-    splits = load_splits(DataSection(), WORDS)
+    splits = load_splits(DataSection(), TASK)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (743, 0, 187)
     assert not any(splits.audit.duplicates.values()) and splits.audit.contradictions["train"] == 0
     assert splits.audit.licence == "cc0-1.0" and not splits.audit.warnings and not splits.audit.bad_rows
@@ -32,7 +32,7 @@ def test_it_loads_as_the_default_data() -> None:
 
 
 def test_evaluating_on_it_takes_the_test_rows() -> None:
-    assert len(load_labelled("sample", DataSection(), WORDS)[0]) == 187
+    assert len(load_labelled("sample", DataSection(), TASK)[0]) == 187
 
 
 def test_fields_and_ids() -> None:

@@ -1,0 +1,62 @@
+"""Constrained decoding: at every step, only tokens with which the answer can still come out in the task's format.
+
+The grammars are llguidance's (an extra: ``pip install fingpt-lora[constrained]``); a piece of the text is part of them,
+so what is copied from the text really stands in it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from transformers import LogitsProcessor
+
+from fingpt_lora.errors import ModelError, RecipeError
+
+
+class Grammars(LogitsProcessor):
+    """Keeps the answers of a batch within a grammar each."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int], grammars: Sequence[str], start: int) -> None:
+        """Begin.
+
+        Args:
+            tokenizer: of the prompts.
+            stop_ids: with any of which a whole answer may end.
+            grammars: of each row, in llguidance's dialect of Lark.
+            start: length of the padded prompts.
+
+        Raises:
+            ModelError: a grammar cannot be used.
+            RecipeError: llguidance is not installed.
+        """
+        if importlib.util.find_spec("llguidance") is None:
+            raise RecipeError(
+                "evaluation.mode: constrained needs llguidance. Bring it with: pip install 'fingpt-lora[constrained]'"
+            )
+        from llguidance import LLMatcher, LLTokenizer
+
+        own = LLTokenizer(tokenizer.to_str(), eos_token=list(stop_ids))
+        self._matchers = [LLMatcher(own, grammar) for grammar in grammars]
+        for matcher in self._matchers:
+            if matcher.is_error():
+                raise ModelError(f"A grammar cannot be used: {matcher.get_error().splitlines()[0]}")
+        self._seen = start
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return the scores with minus infinity where a token would lead out of the grammar.
+
+        # (rows, tokens so far), (rows, vocabulary)
+        """
+        from llguidance.torch import allocate_token_bitmask, apply_token_bitmask_inplace, fill_next_token_bitmask
+
+        new, self._seen = input_ids[:, self._seen :].tolist(), input_ids.shape[1]
+        mask = allocate_token_bitmask(1, scores.shape[1])
+        for row, (matcher, tokens) in enumerate(zip(self._matchers, new, strict=True)):
+            if matcher.is_stopped() or (tokens and not matcher.consume_tokens(tokens)) or matcher.is_stopped():
+                continue  # this answer has ended; what generate adds is padding
+            fill_next_token_bitmask(matcher, mask)
+            apply_token_bitmask_inplace(scores[row : row + 1], mask.to(scores.device))
+        return scores

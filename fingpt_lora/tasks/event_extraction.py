@@ -1,0 +1,200 @@
+"""Events as JSON: types and roles as the recipe names them, every value a span of the text.
+
+One event is ``{"type": ..., "trigger": ..., ROLE: [...], ...}``; a text has a list of them. Figures follow the usual
+reading of event extraction (Doddington et al. 2004, ACE): a trigger counts with its event's type, a value with type
+and role.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from fingpt_lora.tasks.base import Answer, Fact, Language, language_of, substring
+
+_INSTRUCTIONS: dict[Language, str] = {
+    "en": (
+        "Extract the events of the text as a JSON list; [] if there is none. Every value is copied from the text. "
+        "Leave out roles that the text does not fill. Types and their roles:\n{schema}"
+    ),
+    "zh": "请抽取文本中的事件，以 JSON 列表回答；没有则为 []。每个值都必须照抄原文，文本没有的角色不写。类型及其角色：\n{schema}",
+}
+_TRIGGER, _ROLE = "trigger", "role"
+
+
+@dataclass(frozen=True)
+class EventExtractionTask:
+    """Implements :class:`fingpt_lora.tasks.base.Written`.
+
+    Attributes:
+        roles: event type -> the roles that its events may fill, in the order of the answer.
+        asked_in: language of the question, or ``auto`` where each row decides.
+    """
+
+    roles: Mapping[str, Sequence[str]]
+    asked_in: Literal["auto", "en", "zh"] = "auto"
+
+    name = "event_extraction"
+    several = False
+    fields = ("text",)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The event types."""
+        return tuple(self.roles)
+
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """Lower-case spelling of a type -> type."""
+        return {kind.lower(): kind for kind in self.roles}
+
+    @cached_property
+    def languages(self) -> tuple[Language, ...]:
+        """The language asked for, or both where each row decides."""
+        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
+
+    def language(self, text: str) -> Language:
+        """Return the language in which to ask about ``text``."""
+        return language_of(text) if self.asked_in == "auto" else self.asked_in
+
+    def instruction(self, language: Language) -> str:
+        """Return what stands before the text."""
+        schema = "\n".join(f"{kind}: {', '.join(roles)}" for kind, roles in self.roles.items())
+        return _INSTRUCTIONS[language].format(schema=schema)
+
+    @cached_property
+    def _schema(self) -> TypeAdapter[list[Any]]:
+        """All answers: pydantic models of the events, told apart by their type."""
+        text = Annotated[str, Field(min_length=1)]
+        events: list[Any] = []
+        for number, (kind, roles) in enumerate(self.roles.items()):
+            fields: dict[str, Any] = {"kind": (Literal[kind], Field(alias="type")), _TRIGGER: (text, ...)}
+            # Attributes go by place: a role may be called anything, as sub-org.
+            for place, role in enumerate(roles):
+                fields[f"role_{place}"] = (Annotated[list[text], Field(min_length=1)] | None, Field(None, alias=role))
+            config = ConfigDict(extra="forbid", strict=True)
+            events.append(create_model(f"Event{number}", __config__=config, **fields))
+        union = events[0]
+        for event in events[1:]:
+            union = union | event
+        tagged = Annotated[union, Field(discriminator="kind")] if len(events) > 1 else union
+        return TypeAdapter(list[tagged])  # type: ignore[valid-type]
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of all answers."""
+        return self._schema.json_schema(by_alias=True)
+
+    def gold(self, raw: Any, text: str) -> Answer | str:
+        """Return the answer of a row.
+
+        Args:
+            raw: a list of events, as the answer is written or as FewFC's files have them: ``{type, mentions:
+                [{word, role, span}]}``, the trigger being one of the roles.
+            text: of the row.
+        """
+        if not isinstance(raw, list) or not all(isinstance(event, dict) for event in raw):
+            return "its events are not a list of {type, trigger, ...}"
+        events = [self._ordered(_from_mentions(event) if "mentions" in event else event, text) for event in raw]
+        unique = [event for place, event in enumerate(events) if event not in events[:place]]
+        written = json.dumps(unique, ensure_ascii=False, separators=(",", ":"))
+        problem = self._problem(unique)
+        if problem:
+            return problem
+        found = self.read(written, text)
+        strange = None if found is None else next((fact for fact in found.facts if not fact.grounded), None)
+        if found is None or strange is not None:
+            what = "" if strange is None else f" '{strange.said[-1]}'"
+            return f"a value{what} of its events does not stand in the text"
+        return found
+
+    def _problem(self, events: Sequence[Mapping[str, Any]]) -> str | None:
+        for event in events:
+            kind = event.get("type")
+            if kind not in self.roles:
+                return f"an event of the type '{kind}', which task.roles does not name"
+            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[str(kind)])), None)
+            if strange is not None:
+                return f"an event '{kind}' with the role '{strange}', which task.roles does not name"
+        try:
+            self._schema.validate_python(list(events))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            return f"its events do not fit the schema: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        return None
+
+    def _ordered(self, event: Mapping[str, Any], text: str) -> dict[str, Any]:
+        """Return the event as it is written: roles in the order of the recipe, values in that of the text."""
+        known = self.roles.get(str(event.get("type")), ())
+        ordered = {key: event[key] for key in ("type", _TRIGGER) if key in event}
+        for role in (*known, *(key for key in event if key not in ("type", _TRIGGER, *known))):
+            values = event.get(role)
+            if isinstance(values, str):
+                values = [values]
+            if values:
+                unique = list(dict.fromkeys(values))
+                ordered[role] = sorted(unique, key=lambda value: text.find(str(value)))
+        return ordered
+
+    def read(self, written: str, text: str) -> Answer | None:
+        """Return the events of an answer, or None where it is not JSON by the schema."""
+        try:
+            events = json.loads(written)
+            self._schema.validate_python(events)
+        except (ValueError, RecursionError):  # pydantic's error is a ValueError
+            return None
+        facts: dict[Fact, None] = {}
+        for event in events:
+            for key, value in event.items():
+                if key == _TRIGGER:
+                    facts[Fact(event["type"], (_TRIGGER, value), _TRIGGER, value in text)] = None
+                elif key != "type":
+                    for one in value:
+                        facts[Fact(event["type"], (key, one), _ROLE, one in text)] = None
+        return Answer(written, tuple(facts), events)
+
+    def grammar(self, text: str) -> str:
+        """Return the grammar of all answers to a text; each value is a piece of it."""
+        rules = []
+        for number, (kind, roles) in enumerate(self.roles.items()):
+            head = _quoted(f'{{"type":{_quoted(kind)},"{_TRIGGER}":')
+            rest = " ".join(f"({_quoted(f',{_quoted(role)}:')} values)?" for role in roles)
+            rules.append(f'event{number}: {head} value {rest} "}}"\n')
+        events = " | ".join(f"event{number}" for number in range(len(self.roles)))
+        return (
+            f'start: "[]" | "[" event ("," event)* "]"\nevent: {events}\n{"".join(rules)}'
+            'values: "[" value ("," value)* "]"\nvalue: "\\"" SPAN "\\""\n'
+            + substring("SPAN", text, lambda character: _quoted(character)[1:-1])
+        )
+
+    def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
+        """Return what finds the training rows' triggers and values in a text, of types whose trigger stands there."""
+        facts = sorted({fact for answer in known for fact in answer.facts}, key=lambda fact: (fact.kind, fact.said))
+
+        def find(text: str) -> frozenset[Fact]:
+            there = [fact for fact in facts if str(fact.said[-1]) in text]
+            kinds = {fact.kind for fact in there if fact.part == _TRIGGER}
+            return frozenset(fact for fact in there if fact.kind in kinds)
+
+        return find
+
+
+def _from_mentions(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Read FewFC's mentions, in the order of the text: one trigger, and roles with any number of values."""
+    found: dict[str, Any] = {"type": event.get("type")}
+    mentions = [mention for mention in event["mentions"] if isinstance(mention, Mapping)]
+    for mention in sorted(mentions, key=lambda one: one.get("span") or [0]):
+        role, word = str(mention.get("role")), mention.get("word")
+        if role == _TRIGGER:
+            found.setdefault(_TRIGGER, word)
+        else:
+            found.setdefault(role, []).append(word)
+    return found
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
