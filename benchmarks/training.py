@@ -278,6 +278,7 @@ def main() -> None:
     given = dict(setting.split("=", 1) for setting in arguments.set)
     sides = [side for side in TABLES[arguments.table] if side != "llamafactory" or arguments.llamafactory]
     results: dict[str, dict[str, dict[str, Any]]] = {}
+    settings = {"rows": arguments.rows, "rounds": arguments.rounds, "batch": SETS, **given}
     with tempfile.TemporaryDirectory() as folder:
         written = row_sets(arguments.phrasebank, arguments.rows, Path(folder))
         for name in arguments.sets:
@@ -292,8 +293,7 @@ def main() -> None:
                 side: {key: statistics.median(one[key] for one in measured) for key in measured[0]}
                 for side, measured in rounds.items()
             }
-    settings = {"rows": arguments.rows, "rounds": arguments.rounds, "batch": SETS, **given}
-    write_results(arguments.table, {"results": results, "settings": settings})
+            write_results(arguments.table, {"results": results, "settings": settings})
     sys.stdout.write(table(results) + "\n")
 
 
