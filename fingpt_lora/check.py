@@ -18,6 +18,7 @@ from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
+from fingpt_lora.tasks.base import OneAnswer
 
 _BINS = 10
 
@@ -46,12 +47,17 @@ def show_plan(plan: Plan) -> None:
 
 
 def _row_table(plan: Plan) -> Table:
-    shown = (*plan.contract.labels, NONE) if plan.task.several else plan.contract.labels
-    table = Table("split", *shown, "all", box=box.SIMPLE_HEAD)
-    for name in ("train", "validation", "test"):
-        rows = getattr(plan.splits, name)
-        counts = Counter(label for row in rows for label in labels_of(row))
-        table.add_row(name, *(str(counts[label]) for label in shown), str(len(rows)))
+    one_each = isinstance(plan.task, OneAnswer)
+    shown = plan.contract.labels if one_each else (*plan.contract.labels, NONE)
+    splits = {"train": plan.splits.train, "validation": plan.splits.validation, "test": plan.splits.test}
+    counts = [Counter(label for row in rows for label in labels_of(row)) for rows in splits.values()]
+    # One line per label: there may be dozens.
+    table = Table("label", box=box.SIMPLE_HEAD)
+    for name in splits:
+        table.add_column(name, justify="right")
+    for label in shown:
+        table.add_row(label, *(f"{count[label]:,}" for count in counts))
+    table.add_row("all", *(f"{len(rows):,}" for rows in splits.values()), style="bold")
     return table
 
 
@@ -111,8 +117,9 @@ def _closing(plan: Plan) -> Group:
         "continue": "holds this run, unfinished: training goes on from its last checkpoint",
         "done": "holds this run, finished: nothing will be computed again",
     }
-    names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, CONTRACT_FILE, "adapter/", "plots/", "report.html", "README.md"]
-    files = ", ".join(names)
+    names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, CONTRACT_FILE, f"{runs.weights_folder(plan.recipe)}/"]
+    names += [runs.THRESHOLDS] if plan.task.several else []
+    files = ", ".join([*names, "plots/", "report.html", "README.md"])
     return Group(
         Text(f"base       {plan.recipe.model.base} in {plan.checkpoint}"),
         Text(f"steps      {plan.steps}"),

@@ -22,6 +22,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
 ]
+_FEW = 5  # labels whose probabilities have room as columns
+
 RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment.", metavar="RUN")]
 
 
@@ -105,18 +107,34 @@ def _prediction_table(texts: list[str], answers: list[dict[str, Any]]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("text", ratio=1)
-    table.add_column("label")
+    table.add_column("answer", ratio=1)
     names = list(answers[0]["probabilities"] or {})
-    for name in names:
+    columns = names if len(names) <= _FEW else []
+    for name in columns:
         table.add_column(name, justify="right")
+    if names and not columns:
+        table.add_column("most probable")
     from rich.text import Text
 
     for text, answer in zip(texts, answers, strict=True):
-        shares = [f"{answer['probabilities'][name]:.3f}" for name in names]
-        label = answer["label"]
-        shown = (", ".join(label) or "none") if isinstance(label, list) else label or "(no valid answer)"
-        table.add_row(Text(text), shown, *shares)
+        shares = answer["probabilities"] or {}
+        cells = [f"{shares[name]:.3f}" for name in columns]
+        if names and not columns:
+            first = sorted(shares, key=lambda name: -shares[name])[:3]
+            cells.append("\n".join(f"{name} {shares[name]:.3f}" for name in first))
+        table.add_row(Text(text), Text(_said(answer["label"])), *cells)
     return table
+
+
+def _said(label: Any) -> str:
+    """Return an answer for a person: a label, several, or what a written one says."""
+    if label is None:
+        return "(no valid answer)"
+    if isinstance(label, list) and all(isinstance(one, str) for one in label):
+        return ", ".join(label) or "none"
+    if isinstance(label, list):
+        return "\n".join(json.dumps(one, ensure_ascii=False) for one in label) or "none"
+    return str(label)
 
 
 def _print(renderable: Any) -> None:

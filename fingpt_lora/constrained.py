@@ -6,14 +6,14 @@ so what is copied from the text really stands in it.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer
 from transformers import LogitsProcessor
 
-from fingpt_lora.errors import ModelError, RecipeError
+from fingpt_lora.errors import ModelError
+from fingpt_lora.installed import need_llguidance
 
 
 class Grammars(LogitsProcessor):
@@ -32,10 +32,7 @@ class Grammars(LogitsProcessor):
             ModelError: a grammar cannot be used.
             RecipeError: llguidance is not installed.
         """
-        if importlib.util.find_spec("llguidance") is None:
-            raise RecipeError(
-                "evaluation.mode: constrained needs llguidance. Bring it with: pip install 'fingpt-lora[constrained]'"
-            )
+        need_llguidance()
         from llguidance import LLMatcher, LLTokenizer
 
         own = LLTokenizer(tokenizer.to_str(), eos_token=list(stop_ids))

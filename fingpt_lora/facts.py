@@ -41,9 +41,7 @@ def fact_sets(labels: tuple[str, ...], gold: Sequence[Answer], predicted: Sequen
     )
 
 
-def fact_metrics(
-    sets: FactSets, *, bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> dict[str, Any]:
+def fact_metrics(sets: FactSets, *, bootstrap: int = 1000, confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
     """Return all figures as JSON types.
 
     A fact is right where gold has one of the same kind that says the same. ``accuracy`` counts rows all of whose facts
@@ -53,8 +51,8 @@ def fact_metrics(
 
     Returns:
         ``rows``, ``accuracy``, ``micro_f1``, ``macro_f1``, ``weighted_f1``, ``invalid_rate``, ``grounded_rate``,
-        ``per_class`` (label -> precision, recall, f1, support), ``parts`` (part of a fact -> F1), ``intervals``,
-        ``confidence``.
+        ``per_class`` (label -> precision, recall, f1, support), ``intervals``, ``confidence``; where facts have parts,
+        the micro-F1 of each, as ``trigger_f1``.
     """
     said = [facts or frozenset() for facts in sets.predicted]
     rows = len(said)
@@ -75,7 +73,7 @@ def fact_metrics(
         "invalid_rate": sum(facts is None for facts in sets.predicted) / rows,
         "grounded_rate": sum(fact.grounded for fact in stated) / len(stated) if stated else 1.0,
         "per_class": per_label(sets.labels, hits.sum(axis=0), gold.sum(axis=0), answers.sum(axis=0)),
-        "parts": {part: _part_f1(part, right, sets.gold, said) for part in parts},
+        **{f"{part}_f1": _part_f1(part, right, sets.gold, said) for part in parts},
         "intervals": {name: interval(values, confidence) for name, values in figures(draws).items()},
         "confidence": confidence,
     }

@@ -19,9 +19,9 @@ from fingpt_lora.console import quiet
 from fingpt_lora.contract import PromptContract
 from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
 from fingpt_lora.lora import fuse
+from fingpt_lora.runs import weights_folder
 from fingpt_lora.sections import ModelSection, Recipe
 
-ADAPTER_FOLDER, WHOLE_FOLDER = "adapter", "model"
 _TASK_TYPES = {"language_model": "CAUSAL_LM", "classification": "SEQ_CLS"}
 
 
@@ -204,7 +204,7 @@ def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
 
 def save_trained(trained: Any, folder: Path, recipe: Recipe) -> None:
     """Write what was trained: the adapter, or the whole model where all of its weights were."""
-    trained.save_pretrained(folder / (WHOLE_FOLDER if recipe.peft_type == "NONE" else ADAPTER_FOLDER))
+    trained.save_pretrained(folder / weights_folder(recipe))
 
 
 def load_trained(
@@ -223,13 +223,14 @@ def load_trained(
     Raises:
         ModelError: base or adapter are missing, or do not fit each other.
     """
+    weights = folder / weights_folder(recipe)
     if recipe.peft_type == "NONE":
-        check_checkpoint(folder / WHOLE_FOLDER, writes=section.head != "classification")
-        return load_base(section, folder / WHOLE_FOLDER, device=device, labels=contract.labels, pad_id=contract.pad_id)
+        check_checkpoint(weights, writes=section.head != "classification")
+        return load_base(section, weights, device=device, labels=contract.labels, pad_id=contract.pad_id)
     checkpoint = find_checkpoint(section.base, section.revision, writes=section.head != "classification")
     head: dict[str, Any] = {"labels": contract.labels, "pad_id": contract.pad_id, "seed": _seed(recipe)}
     base = load_base(section, checkpoint, device=device, **head)
-    adapted = load_adapter(base, folder / ADAPTER_FOLDER, recipe)
+    adapted = load_adapter(base, weights, recipe)
     return merged_where_exact(adapted, section) if merge else adapted
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fingpt_lora.metrics import divide, expected_calibration_error, f1_figures, interval, per_label
 
 _MIN_ROWS = 10  # held-out rows of a label from which a threshold of its own can be told
-_HALF = 0.5
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def applying(given: np.ndarray, labels: Sequence[str]) -> tuple[str, ...]:
 
 def half(labels: Sequence[str]) -> np.ndarray:
     """Return the thresholds of whoever has nothing to tune them on."""
-    return np.full(len(labels), _HALF)
+    return np.full(len(labels), HALF)
 
 
 def tuned_thresholds(held_out: LabelSets) -> np.ndarray:
@@ -93,7 +93,7 @@ def tuned_thresholds(held_out: LabelSets) -> np.ndarray:
 def _best_threshold(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the middle of the gap between two probabilities where F1 is best; 0.5 where no row has the label."""
     if not truth.any():
-        return _HALF
+        return HALF
     order = np.argsort(-probabilities, kind="stable")
     hits = np.cumsum(truth[order])
     f1 = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())

@@ -19,6 +19,7 @@ from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
 from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
+from fingpt_lora.installed import need_llguidance
 from fingpt_lora.prompts import Example, PromptEncoder
 from fingpt_lora.sections import Recipe
 from fingpt_lora.tasks import ForecastTask, Task, Written, build_task
@@ -129,6 +130,8 @@ def _mode(recipe: Recipe, task: Task) -> Filled:
         raise RecipeError(f"evaluation.mode: {why}; use {' or '.join(possible)}.")
     if recipe.evaluation.max_new_tokens and not written:
         raise RecipeError(f"evaluation.max_new_tokens: belongs to written answers, and {why}; remove it.")
+    if asked == "constrained":
+        need_llguidance()
     return Filled("evaluation.mode", possible[0] if asked == "auto" else asked, why)
 
 

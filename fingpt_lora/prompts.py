@@ -97,7 +97,8 @@ class PromptEncoder:
         prompts = []
         for text, encoding in zip(texts, articles, strict=True):
             language = self.task.language(text)
-            article, shortened = _shorten(encoding, self._budgets[language])
+            kept = _tokens_of_last_line(encoding, text.strip()) if "question" in self.task.fields else 0
+            article, shortened = _shorten(encoding, self._budgets[language], kept)
             prompts.append(Prompt([*self._before[language], *article, *self._after[language]], shortened))
         return prompts
 
@@ -208,15 +209,27 @@ class PromptEncoder:
         return encoding
 
 
-def _shorten(encoding: Encoding, budget: int) -> tuple[list[int], bool]:
-    """Return the first ``budget`` ids, cut between characters, and whether anything was cut.
+def _shorten(encoding: Encoding, budget: int, kept: int = 0) -> tuple[list[int], bool]:
+    """Return ``budget`` ids, cut between characters, and whether anything was cut.
 
-    News and filings put what matters first, so the end goes.
+    News and filings put what matters first, so the end goes; of a text that ends with a question, what is before it.
+
+    Args:
+        encoding: of the whole text.
+        budget: tokens at most.
+        kept: tokens at the end that stay, where they leave half of the room to the rest.
     """
     ids = list(encoding.ids)
     if len(ids) <= budget:
         return ids, False
-    cut = budget
+    kept = kept if 2 * kept <= budget else 0
+    cut = budget - kept
     while cut > 1 and encoding.offsets[cut - 1][1] > encoding.offsets[cut][0]:
         cut -= 1  # both tokens hold bytes of the same character
-    return ids[:cut], True
+    return ids[:cut] + ids[len(ids) - kept :], True
+
+
+def _tokens_of_last_line(encoding: Encoding, text: str) -> int:
+    """Return how many tokens the last line has, the line break included."""
+    start = text.rfind("\n")
+    return sum(stop > start for _, stop in encoding.offsets) if start >= 0 else 0

@@ -3,9 +3,10 @@
 ::
 
     runs/<name>/
-        adapter/               the trained adapter (safetensors)
+        adapter/ or model/     the trained adapter, or the whole model where all weights were (safetensors)
         checkpoints/           what a stopped run continues from; removed when it is done
-        prompt_contract.json   the words in which the adapter was trained
+        prompt_contract.json   the words in which it was trained
+        thresholds.json        probability from which a label counts, where several may
         recipe.yaml            the resolved recipe
         manifest.json          fingerprint, seeds, versions, hardware, licences, state
         metrics.json  report.html  README.md  plots/
@@ -65,6 +66,11 @@ class Run:
     recipe: Recipe
     contract: PromptContract
     manifest: Mapping[str, Any]
+
+
+def weights_folder(recipe: Recipe) -> str:
+    """Return the name of the folder that holds what was trained."""
+    return "model" if recipe.peft_type == "NONE" else "adapter"
 
 
 def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract, base: str) -> str:

@@ -38,6 +38,7 @@ _OF_TASK = {
     "choice": {"choices", "question"},
     "entity": {"types"},
     "event_extraction": {"roles"},
+    "question": set[str](),
 }
 _NEEDED = {
     "event": ("types",),
@@ -52,7 +53,7 @@ class TaskSection(Section):
     """What the model is asked."""
 
     name: Literal[
-        "sentiment", "forecast", "event", "headline", "relation", "choice", "entity", "event_extraction"
+        "sentiment", "forecast", "event", "headline", "relation", "choice", "entity", "event_extraction", "question"
     ] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
@@ -180,7 +181,7 @@ class DataSection(Section):
     )
     test: str | None = Field(None, description="File, glob or folder of the test rows; for a hub set, its split.")
     validation: str | None = Field(None, description="The same for validation rows.")
-    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank"] = Field(
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank", "conll"] = Field(
         "auto", description="File format; auto goes by the file's name."
     )
     layout: Literal[

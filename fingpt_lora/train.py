@@ -94,7 +94,8 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     base_result = evaluate_base(plan, base)
     adapted = models.attach_adapter(base, plan.recipe)
     trainable, total = models.trainable_parameters(adapted)
-    note(f"Training {trainable:,} of {total:,} parameters in {models.adapted_modules(adapted)} modules.")
+    modules = models.adapted_modules(adapted)
+    note(f"Training {trainable:,} of {total:,} parameters{f' in {modules} modules' if modules else ''}.")
     training = fit(plan, folder, args, adapted, resume)
     if is_main():
         models.save_trained(adapted, folder, plan.recipe)
@@ -181,7 +182,8 @@ def _show(folder: Path) -> None:
     metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     console = Console(soft_wrap=False)
     console.print(summary_table(metrics, metrics.get("audit"), caption=f"{metrics['test']['rows']} test rows"))
-    console.print(f"Run folder: {folder}   (report.html, metrics.json, adapter/)", markup=False, soft_wrap=True)
+    weights = runs.weights_folder(runs.open_run(folder).recipe)
+    console.print(f"Run folder: {folder}   (report.html, metrics.json, {weights}/)", markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

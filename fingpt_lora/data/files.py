@@ -1,4 +1,4 @@
-"""Records from one file: CSV, TSV, JSONL, JSON and ``sentence@label``, each also gzipped; Parquet and Arrow.
+"""Records from one file: CSV, TSV, JSONL, JSON, ``sentence@label`` and CoNLL, each also gzipped; Parquet and Arrow.
 
 Everything but JSON streams. A record that cannot be parsed becomes a BadRow with its line, never an exception.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from fingpt_lora.data.conll import DOCUMENT, read_conll
 from fingpt_lora.data.encodings import encoding_of, open_text, undecodable
 from fingpt_lora.data.paths import BINARY, FORMATS, format_of
 from fingpt_lora.data.rows import BadRow, Record
@@ -64,7 +65,7 @@ def read_records(path: Path, format: str = "auto", encoding: str = "auto") -> It
 
 def _sniff(path: Path, kind: str, encoding: str) -> str:
     """Correct the name where the first line shows something else: JSON Lines in .json is as common as the reverse."""
-    if kind not in ("json", "jsonl", "tsv"):
+    if kind not in ("json", "jsonl", "tsv", "phrasebank"):
         return kind
     with open_text(path, encoding) as stream:
         first, more = "", False
@@ -73,6 +74,8 @@ def _sniff(path: Path, kind: str, encoding: str) -> str:
                 more = True
                 break
             first = first or line.strip()
+    if kind == "phrasebank":
+        return "conll" if first.startswith(DOCUMENT) else kind
     if kind == "tsv":
         return "csv" if "\t" not in first and "," in first else "tsv"
     try:
@@ -232,4 +235,11 @@ def _phrasebank(stream: TextIO, origin: str) -> Iterator[Record | BadRow]:
                 yield Record({"text": line.rstrip("\r\n"), "label": None}, origin, number)
 
 
-_READERS = {"csv": _csv, "tsv": _tsv, "jsonl": _json_lines, "json": _json, "phrasebank": _phrasebank}
+_READERS = {
+    "csv": _csv,
+    "tsv": _tsv,
+    "jsonl": _json_lines,
+    "json": _json,
+    "phrasebank": _phrasebank,
+    "conll": read_conll,
+}

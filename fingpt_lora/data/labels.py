@@ -17,6 +17,7 @@ class Labels(Protocol):
     """Tells what the raw labels of files stand for."""
 
     labels: tuple[str, ...]
+    several: bool  # a row may count under any number of them, or none
 
     def canonical(self, raw: Any, text: str) -> Label | None:
         """Return the label of a row with this text; None where :meth:`problem` has a reason."""
@@ -27,6 +28,8 @@ class Labels(Protocol):
 
 class WrittenLabels:
     """Reads the answers that a task has written."""
+
+    several = True
 
     def __init__(self, task: Written, mapped: Mapping[str, str]) -> None:
         """Remember the task.

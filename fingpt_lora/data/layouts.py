@@ -10,8 +10,9 @@ from fingpt_lora.data.point_in_time import from_stocknet
 from fingpt_lora.errors import DataError, did_you_mean
 from fingpt_lora.tasks.choice import BETWEEN
 from fingpt_lora.tasks.headline import from_gold_columns
+from fingpt_lora.tasks.question import ask
 
-OUR_FIELDS = ("text", "label", "language", "split", "head", "tail")
+OUR_FIELDS = ("text", "label", "language", "split", "head", "tail", "question")
 
 # Column names whose meaning is beyond doubt, the plainest first. Matched without case, spaces as underscores.
 _TEXT = (
@@ -23,6 +24,7 @@ _LABEL = (
     *("relation", "标签", "情感", "事件", "关系"),
 )
 _LANGUAGE = ("language", "lang")
+_QUESTION = ("question", "问题")
 
 # FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it. Only this exact frame is taken off;
 # what else stands around an article cannot be told from the article.
@@ -91,6 +93,14 @@ class Layout:
             return parties
         if parties and isinstance(text.value, str):
             text = _Found(f"{BETWEEN.join(parties)}\n{text.value}", True)
+        if "question" in self._needed:
+            asked = self._mapped("question", values)
+            question = asked.value if asked.found else _named(values, _QUESTION)
+            problem = asked.problem or _no_question(question, layout)
+            if problem and self._strict:
+                return problem
+            if isinstance(question, str) and isinstance(text.value, str):
+                text = _Found(ask(text.value, question), True)
         language = self._mapped("language", values)
         spoken = language.value if language.found else _named(values, _LANGUAGE)
         return Reading(strip_frame(text.value), label.value, spoken)
@@ -128,6 +138,13 @@ class Layout:
             return _Found(values[column], True)
         problem = f"no column '{column}' (data.fields.{field}).{did_you_mean(column, map(str, values))}"
         return _Found(None, False, problem if self._strict else None)
+
+
+def _no_question(question: Any, layout: str) -> str | None:
+    # The texts of other layouts hold their question already.
+    if layout != "columns" or (isinstance(question, str) and question.strip()):
+        return None
+    return "it asks no question (data.fields: {question: COLUMN})"
 
 
 class _Found(NamedTuple):

@@ -78,9 +78,7 @@ def load_splits(
     return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), audit)
 
 
-def load_labelled(
-    path: str, data: DataSection, task: Task, *, base_dir: Path | None = None
-) -> tuple[list[Row], Audit]:
+def load_labelled(path: str, data: DataSection, task: Task, *, base_dir: Path | None = None) -> tuple[list[Row], Audit]:
     """Load all rows of a file as a test split, with a recipe's fields, label map and tolerance.
 
     The file need not look like the recipe's own: its name and columns go first. Of ``sample``, only the test

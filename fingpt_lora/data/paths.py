@@ -21,6 +21,9 @@ FORMATS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".txt": "phrasebank",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
 }
 BINARY = ("parquet", "arrow")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fingpt_lora.data.documents import unfold
 from fingpt_lora.data.encodings import UTF, encoding_of
 from fingpt_lora.data.files import read_records
 from fingpt_lora.data.hub import PREFIX, hub_records, load_hub
@@ -97,7 +98,7 @@ def _configured(path: Path, data: DataSection, own: bool) -> Source:
 
 def _file(path: Path, kind: str, encoding: str, name: str, note: str | None = None) -> Source:
     def records() -> Iterator[Record | BadRow]:
-        return read_records(path, kind, encoding)
+        return unfold(read_records(path, kind, encoding))
 
     return Source(name, records, lambda: _sha256(path), _licence(path.parent), note, path.resolve())
 
@@ -106,7 +107,12 @@ def _hub(name: str, data: DataSection, split: str) -> Source:
     rows = load_hub(name.removeprefix(PREFIX), split, config=data.name, revision=data.revision)
     shown = f"{name}[{split}]"
     licence = str(getattr(rows.info, "license", "") or "").strip() or None
-    return Source(shown, lambda: hub_records(rows, shown), lambda: data.revision or "latest", licence)
+    return Source(
+        shown,
+        lambda: unfold(hub_records(rows, shown)),
+        lambda: data.revision or "latest",
+        licence,
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fingpt_lora.multilabel import HALF
 from fingpt_lora.report.context import LANGUAGES
 
 COLUMNS = {
@@ -15,15 +16,19 @@ COLUMNS = {
     "weighted_f1": "Weighted F1",
     "macro_f1": "Macro-F1",
     "question_f1": "Yes/no F1",
+    "trigger_f1": "Trigger F1",
+    "role_f1": "Role F1",
+    "grounded_rate": "In the text",
     "mcc": "MCC",
     "ece": "ECE",
 }
 NAMES = {
-    "test": "This adapter",
+    "test": "This run",
     "base_model": "Untouched base model",
     "tfidf_logreg": "TF-IDF + logistic regression",
     "persistence": "Last move goes on",
     "shuffled": "TF-IDF on shuffled labels",
+    "by_heart": "What training rows named",
     "majority": "Majority label",
 }
 _IN_SENTENCES = {
@@ -31,12 +36,14 @@ _IN_SENTENCES = {
     "tfidf_logreg": "TF-IDF + logistic regression",
     "persistence": "the last move",
     "shuffled": "TF-IDF on shuffled labels",
+    "by_heart": "what the training rows named",
     "majority": "the majority label",
 }
-# Below these, or above, a reader should be told.
 # The folders of an absolute path: where a file lies on this machine is nobody's business elsewhere.
 _FOLDERS = re.compile(r"(?<![\w.:/])(?:/[^/\s'\"]+)+/(?=[^/\s'\"])")
+# Below these, or above, a reader should be told.
 _FEW_TEST_ROWS, _FEW_OF_A_LABEL, _LOW_RECALL, _HIGH_ECE, _MANY = 200, 20, 0.5, 0.10, 0.01
+_SHOWN = 12  # labels in one sentence
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,14 @@ class Result:
 
 
 def results(metrics: Mapping[str, Any]) -> list[Result]:
-    """Return adapter, base model and baselines, in that order, as far as they were measured."""
+    """Return the run, its base model and baselines, in that order, as far as they were measured."""
     found = {"test": metrics.get("test"), **(metrics.get("baselines") or {})}
     keys = [*NAMES, *(key for key in found if key not in NAMES)]
     return [_result(key, NAMES.get(key, key), found[key]) for key in keys if found.get(key)]
 
 
 def language_results(metrics: Mapping[str, Any]) -> list[Result]:
-    """Return the adapter's figures per language, where the test rows are of several."""
+    """Return the run's figures per language, where the test rows are of several."""
     by_language = metrics.get("test_by_language") or {}
     return [_result("test", LANGUAGES.get(key, key), figures) for key, figures in by_language.items()]
 
@@ -96,13 +103,14 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """Return the result in one sentence."""
     test = metrics["test"]
     several = "micro_f1" in test
+    of = "facts" if "grounded_rate" in test else "labels"
     bounds = (test.get("intervals") or {}).get("micro_f1" if several else "accuracy")
     shown = number if several else percent
     interval = f" ({level(metrics)} interval {shown(bounds[0])} to {shown(bounds[1])})" if bounds else ""
     if several:
         return (
-            f"Micro-F1 {number(test['micro_f1'])}{interval} over the labels of {test['rows']:,} test rows; every label "
-            f"right on {percent(test['accuracy'])} of them."
+            f"Micro-F1 {number(test['micro_f1'])}{interval} over the {of} of {test['rows']:,} test rows; all of them "
+            f"right, and none too many, on {percent(test['accuracy'])} of the rows."
         )
     return f"Right on {percent(test['accuracy'])} of {test['rows']:,} test rows{interval}."
 
@@ -110,6 +118,12 @@ def headline(metrics: Mapping[str, Any]) -> str:
 def meaning(metrics: Mapping[str, Any]) -> str:
     """Return what the columns of the table mean."""
     macro = "macro-F1 averages the labels' F1 with equal weight"
+    if "grounded_rate" in metrics["test"]:
+        return (
+            "An answer states facts. Accuracy asks for all of a row's facts to be right and none too many; micro-F1 is "
+            f"over all facts together; {macro}; in the text is the share of stated facts whose words stand there. An "
+            "answer that is not exactly in the format is invalid and states nothing."
+        )
     if "micro_f1" in metrics["test"]:
         return (
             "Any number of labels may apply to a row. Accuracy asks for all of a row's labels to be right and none too "
@@ -134,7 +148,7 @@ def short_differences(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def differences(metrics: Mapping[str, Any]) -> list[str]:
-    """Return one sentence per baseline: how far the adapter is above or below it, and how sure that is."""
+    """Return one sentence per baseline: how far the run is above or below it, and how sure that is."""
     sentences = []
     for key, compared in comparisons(metrics):
         gain, (low, high) = compared["accuracy_difference"], compared["interval"]
@@ -163,18 +177,22 @@ def _against_baselines(metrics: Mapping[str, Any]) -> Iterator[str]:
     for key, compared in comparisons(metrics):
         low, high = compared["interval"]
         if high < 0:
-            yield f"The adapter is worse than {_IN_SENTENCES[key]}."
+            yield f"This run is worse than {_IN_SENTENCES[key]}."
         elif low <= 0:
-            yield f"The adapter is not clearly better than {_IN_SENTENCES[key]}."
+            yield f"This run is not clearly better than {_IN_SENTENCES[key]}."
 
 
 def _about_the_test(test: Mapping[str, Any], audit: Mapping[str, Any]) -> Iterator[str]:
     rows, accuracy = test["rows"], test["accuracy"]
-    if test.get("invalid_rate"):
+    if test.get("invalid_rate") and "grounded_rate" in test:
+        yield f"{percent(test['invalid_rate'])} of the answers are not in the format, and count as stating nothing."
+    elif test.get("invalid_rate"):
         yield (
             f"{percent(test['invalid_rate'])} of the answers are not a label. They count as wrong; an F1 may stand "
             "above accuracy for that reason alone."
         )
+    if test.get("grounded_rate", 1.0) < 1.0:
+        yield f"{percent(1 - test['grounded_rate'])} of the stated facts use words that are not in the text."
     if accuracy == 1:
         # Of n rows without an error, the 95 % upper bound of the error rate is about 3 / n.
         bound = percent(min(1.0, 3 / rows))
@@ -194,10 +212,20 @@ def _about_labels(test: Mapping[str, Any]) -> Iterator[str]:
     per_class: Mapping[str, Mapping[str, Any]] = test.get("per_class") or {}
     few = [f"{label} ({v['support']})" for label, v in per_class.items() if v["support"] < _FEW_OF_A_LABEL]
     if few:
-        yield f"Few test rows of: {', '.join(few)}. Their own figures, and macro-F1, are uncertain."
-    for label, values in per_class.items():
-        if values["support"] >= _FEW_OF_A_LABEL and values["recall"] < _LOW_RECALL:
-            yield f"Only {percent(values['recall'], digits=0)} of the rows labelled {label} are found."
+        yield f"Few test rows of: {_some(few)}. Their own figures, and macro-F1, are uncertain."
+    missed = [
+        f"{label} ({percent(values['recall'], digits=0)})"
+        for label, values in sorted(per_class.items(), key=lambda item: item[1]["recall"])
+        if values["support"] >= _FEW_OF_A_LABEL and values["recall"] < _LOW_RECALL
+    ]
+    if missed:
+        yield f"Less than half is found of: {_some(missed)}."
+    if per_class and all(values.get("threshold") == HALF for values in per_class.values()):
+        yield f"Without validation rows (data.validation_share), every label counts from a probability of {HALF:g}."
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:_SHOWN]) + (f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else "")
 
 
 def _about_probabilities(test: Mapping[str, Any]) -> Iterator[str]:

@@ -64,6 +64,8 @@ def write_html(folder: Path, metrics: Mapping[str, Any], context: ReportContext,
             **common(metrics, context),
             test=metrics["test"],
             languages=findings.language_results(metrics),
+            thresholds=any("threshold" in own for own in metrics["test"]["per_class"].values()),
+            facts_stated="grounded_rate" in metrics["test"],
             comparisons=[(findings.NAMES[key], compared) for key, compared in findings.comparisons(metrics)],
             plots=[(name, found[name], caption) for name, caption in _CAPTIONS.items() if name in found],
         )

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette ("Color Universal Design", 2008), which colour-blind readers can tell apart.
 COLOURS = {"test": "#0072B2", "tfidf_logreg": "#D55E00", "base_model": "#009E73", "majority": "#767676"}
-COLOURS |= {"shuffled": "#CC79A7", "persistence": "#56B4E9"}
+COLOURS |= {"shuffled": "#CC79A7", "persistence": "#56B4E9", "by_heart": "#E69F00"}
 _STYLES: dict[str, Any] = {"test": "-", "tfidf_logreg": "--", "base_model": "-.", "majority": ":"}
-_STYLES |= {"shuffled": (0, (1, 1)), "persistence": (0, (5, 1))}
+_STYLES |= {"shuffled": (0, (1, 1)), "persistence": (0, (5, 1)), "by_heart": (0, (3, 1, 1, 1))}
+_READABLE = 20  # labels in a confusion matrix
 _INK, _FAINT = "#222222", "#D9D9D9"
 _DPI = 160
 
@@ -40,7 +41,7 @@ def write_plots(folder: Path, metrics: Mapping[str, Any], log_history: Sequence[
     """
     test = metrics.get("test") or {}
     figures: dict[str, Figure] = {}
-    if test.get("confusion_matrix"):
+    if test.get("confusion_matrix") and len(test["confusion_matrix"]["gold"]) <= _READABLE:
         figures["confusion_matrix"] = _confusion_matrix(test["confusion_matrix"])
     if test.get("reliability"):
         figures["reliability"] = _reliability(test)
@@ -133,7 +134,7 @@ def _reliability(test: Mapping[str, Any]) -> Figure:
     errors = np.clip(np.stack([accuracy - low, high - accuracy]), 0, None)
     upper.errorbar(
         confidence, accuracy, errors, color=COLOURS["test"], marker="o", markersize=5, linewidth=1.4,
-        elinewidth=0.9, capsize=2, label="this adapter, 95 % intervals",
+        elinewidth=0.9, capsize=2, label="this run, 95 % intervals",
     )  # fmt: skip
     upper.set_ylim(-0.02, 1.04)
     upper.legend(loc="upper left", fontsize=8, frameon=False)

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHORT = {"weighted_f1": "w. F1", "macro_f1": "macro-F1", "accuracy": "accuracy", "mcc": "MCC", "ece": "ECE"}
-_SHORT |= {"micro_f1": "micro-F1", "question_f1": "yes/no F1"}
+_SHORT |= {"micro_f1": "micro-F1", "question_f1": "yes/no F1", "trigger_f1": "trigger", "role_f1": "role"}
+_SHORT |= {"grounded_rate": "in text"}
 _NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg.", "shuffled": "TF-IDF, shuffled"}
+_NAMES |= {"by_heart": "Known from training"}
 
 
 def summary_table(
@@ -33,7 +35,7 @@ def summary_table(
     columns = findings.columns(rows)
     invalid = any(row.invalid_rate for row in rows)
     if invalid or rows[0].values["ece"] is None:
-        columns.pop("ece", None)  # no room for both, or the adapter was not asked for probabilities
+        columns.pop("ece", None)  # no room for both, or the run was not asked for probabilities
     if "micro_f1" in columns:
         columns = {key: title for key, title in columns.items() if key not in ("weighted_f1", "ece")}
     table = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption_style="", pad_edge=False, padding=(0, 1))

@@ -10,6 +10,7 @@ from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.headline import headline_task
+from fingpt_lora.tasks.question import QuestionTask
 from fingpt_lora.tasks.sentiment import SentimentTask
 
 __all__ = ["ForecastTask", "SentimentTask", "Task", "Written", "build_task"]
@@ -27,6 +28,8 @@ def build_task(section: TaskSection) -> Labelled | Written:
         return EntityTask(named(section.types), section.language)
     if section.name == "event_extraction":
         return EventExtractionTask(section.roles, section.language)
+    if section.name == "question":
+        return QuestionTask(section.language)
     if section.name == "event":
         return event_task(section.types, section.language)
     if section.name == "headline":

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
@@ -79,8 +80,26 @@ def substring(name: str, text: str, escape: Callable[[str], str] = str) -> str:
     return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /\\S(.*\\S)?/s\n"
 
 
+class Asked:
+    """What tasks share that are asked in English or in Chinese, or as each row is written."""
+
+    asked_in: Literal["auto", "en", "zh"]
+
+    @cached_property
+    def languages(self) -> tuple[Language, ...]:
+        """The language asked for, or both where each row decides."""
+        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
+
+    def language(self, text: str) -> Language:
+        """Return the language in which to ask about ``text``."""
+        return language_of(text) if self.asked_in == "auto" else self.asked_in
+
+
 class Task(Protocol):
-    """What is asked of the model about one text, and how its answer is read."""
+    """What is asked of the model about one text, and how its answer is read.
+
+    A task whose ``fields`` name a question has it as the last line of its texts; shortening leaves it whole.
+    """
 
     @property
     def name(self) -> str:
@@ -111,7 +130,6 @@ class Task(Protocol):
 
     def instruction(self, language: Language) -> str:
         """Return what stands before the text in the prompt."""
-
 
 
 class Labelled(Task, Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language, language_of, named
+from fingpt_lora.tasks.base import Asked, Language, named
 
 _CHOOSE: dict[Language, str] = {
     "en": "{question} Please choose an answer from {{{choices}}}.",
@@ -21,7 +21,7 @@ BETWEEN = " → "  # stands between the two parties, on a line before the text
 
 
 @dataclass(frozen=True)
-class ChoiceTask:
+class ChoiceTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.OneAnswer` for a question whose answers are listed.
 
     Attributes:
@@ -52,15 +52,6 @@ class ChoiceTask:
         return {answer.lower(): label for label, answer in self.answers.items()} | {
             label.lower(): label for label in self.answers
         }
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return the question with its choices."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from fingpt_lora.tasks.base import Answer, Fact, Language, language_of, substring
+from fingpt_lora.tasks.base import Answer, Asked, Fact, Language, substring
 
 _INSTRUCTIONS: dict[Language, str] = {
     "en": (
@@ -28,7 +28,7 @@ _TYPE, _WORDS = ("type", "label", "entity_type", "entity_group"), ("text", "word
 
 
 @dataclass(frozen=True)
-class EntityTask:
+class EntityTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.Written`.
 
     Attributes:
@@ -52,15 +52,6 @@ class EntityTask:
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling of a type -> type."""
         return {word.lower(): kind for kind, word in self.types.items()} | {kind.lower(): kind for kind in self.types}
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return what stands before the text."""
@@ -137,9 +128,7 @@ class EntityTask:
         for language in self.languages:
             types = "|".join(re.escape(_with_article(word, language)) for word in self.types.values())
             joint, end = ("是", "，|。$") if language == "zh" else (" is ", r", |\.$")
-            found[language] = re.compile(
-                rf"(?P<words>\S(?:.*?\S)??){joint}(?P<type>{types})(?P<end>{end})", re.DOTALL
-            )
+            found[language] = re.compile(rf"(?P<words>\S(?:.*?\S)??){joint}(?P<type>{types})(?P<end>{end})", re.DOTALL)
         return found
 
     def grammar(self, text: str) -> str:

@@ -16,5 +16,7 @@ _INSTRUCTIONS: dict[Language, str] = {
 
 def event_task(types: Sequence[str] | Mapping[str, str], asked_in: Literal["auto", "en", "zh"]) -> YesNoTask:
     """Return the task of a recipe's ``task.types``: names as in the data, or name -> the words to ask with."""
-    questions: dict[str, dict[Language, str]] = {name: {"en": asked, "zh": asked} for name, asked in named(types).items()}
+    questions: dict[str, dict[Language, str]] = {
+        name: {"en": asked, "zh": asked} for name, asked in named(types).items()
+    }
     return YesNoTask("event", questions, _INSTRUCTIONS, {}, asked_in)

@@ -15,20 +15,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from fingpt_lora.tasks.base import Answer, Fact, Language, language_of, substring
+from fingpt_lora.tasks.base import Answer, Asked, Fact, Language, substring
 
 _INSTRUCTIONS: dict[Language, str] = {
     "en": (
         "Extract the events of the text as a JSON list; [] if there is none. Every value is copied from the text. "
         "Leave out roles that the text does not fill. Types and their roles:\n{schema}"
     ),
-    "zh": "请抽取文本中的事件，以 JSON 列表回答；没有则为 []。每个值都必须照抄原文，文本没有的角色不写。类型及其角色：\n{schema}",
+    "zh": (
+        "请抽取文本中的事件，以 JSON 列表回答；没有则为 []。"
+        "每个值都必须照抄原文，文本没有的角色不写。类型及其角色：\n{schema}"
+    ),
 }
 _TRIGGER, _ROLE = "trigger", "role"
 
 
 @dataclass(frozen=True)
-class EventExtractionTask:
+class EventExtractionTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.Written`.
 
     Attributes:
@@ -52,15 +55,6 @@ class EventExtractionTask:
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling of a type -> type."""
         return {kind.lower(): kind for kind in self.roles}
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return what stands before the text."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.base import Asked, Language
 
 _DIRECTION: dict[str, dict[Language, str]] = {
     "down": {"en": "down", "zh": "跌"},
@@ -37,7 +37,7 @@ _ALIASES = {"rise": "up", "fall": "down", "上涨": "up", "下跌": "down", "持
 
 
 @dataclass(frozen=True)
-class ForecastTask:
+class ForecastTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.Task` for the move until a number of sessions later.
 
     ``flat_below`` is the absolute move, as a share, up to which a price counts as unmoved; with 0 the label exists for
@@ -65,15 +65,6 @@ class ForecastTask:
         """Lower-case spelling -> canonical label."""
         own = {self.answer(label, language).lower(): label for label in self.labels for language in ("en", "zh")}
         return own | {word: label for word, label in _ALIASES.items() if label in self.labels}
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return the question with its choices."""

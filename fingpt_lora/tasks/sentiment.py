@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.base import Asked, Language
 
 # Canonical label -> answer per language. English answers are the canonical labels themselves. The wording of
 # three and seven labels is FinGPT's, so that its data and adapters speak the same language.
@@ -55,7 +55,7 @@ _ALIASES: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class SentimentTask:
+class SentimentTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.Task` for sentiment."""
 
     label_count: Literal[3, 5, 7]
@@ -75,15 +75,6 @@ class SentimentTask:
         """Lower-case spelling -> canonical label: both languages' answers and well-known other words."""
         own = {answer: label for label, by in _ANSWERS[self.label_count].items() for answer in by.values()}
         return own | {word: label for word, label in _ALIASES.items() if label in self.labels}
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return the question with its choices."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from fingpt_lora.tasks.base import Language, language_of
+from fingpt_lora.tasks.base import Asked, Language
 
 
 @dataclass(frozen=True)
-class YesNoTask:
+class YesNoTask(Asked):
     """Implements :class:`fingpt_lora.tasks.base.Task` for labels that do not exclude each other.
 
     Attributes:
@@ -40,15 +40,6 @@ class YesNoTask:
     def aliases(self) -> Mapping[str, str]:
         """Lower-case spelling -> label."""
         return {**{label.lower(): label for label in self.questions}, **self.words}
-
-    @cached_property
-    def languages(self) -> tuple[Language, ...]:
-        """The language asked for, or both where each row decides."""
-        return ("en", "zh") if self.asked_in == "auto" else (self.asked_in,)
-
-    def language(self, text: str) -> Language:
-        """Return the language in which to ask about ``text``."""
-        return language_of(text) if self.asked_in == "auto" else self.asked_in
 
     def instruction(self, language: Language) -> str:
         """Return what stands before the text."""

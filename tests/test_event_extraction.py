@@ -1,0 +1,110 @@
+"""Events as JSON: schema, spans, and FewFC's own records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingpt_lora.tasks.base import Answer, Fact
+from fingpt_lora.tasks.event_extraction import EventExtractionTask
+
+ROLES = {"merger": ("buyer", "target", "price"), "pledge": ("sub-org", "number")}
+TASK = EventExtractionTask(ROLES, "en")
+TEXT = 'Alpha "A" buys Beta for $5; 甲公司 pledges 300 shares.'
+WORDS = ("Alpha", 'Alpha "A"', "buys", "Beta", "$5", "甲公司", "pledges", "300")
+
+
+def gold(raw: object, text: str = TEXT) -> Answer:
+    found = TASK.gold(raw, text)
+    assert isinstance(found, Answer), found
+    return found
+
+
+@st.composite
+def events(draw: st.DrawFn) -> list[dict[str, Any]]:
+    found = []
+    for _ in range(draw(st.integers(0, 3))):
+        kind = draw(st.sampled_from(tuple(ROLES)))
+        event: dict[str, Any] = {"type": kind, "trigger": draw(st.sampled_from(WORDS))}
+        for role in ROLES[kind]:
+            if values := draw(st.lists(st.sampled_from(WORDS), max_size=2, unique=True)):
+                event[role] = values
+        found.append(event)
+    return found
+
+
+@given(events())
+def test_reading_undoes_writing(drawn: list[dict[str, Any]]) -> None:
+    answer = gold(drawn)
+    read = TASK.read(answer.text, TEXT)
+    assert read is not None and read.content == answer.content and set(read.facts) == set(answer.facts)
+    unique = [event for place, event in enumerate(drawn) if event not in drawn[:place]]
+    assert len(answer.content) <= len(unique)
+    assert all(fact.grounded for fact in read.facts)
+
+
+@given(events().filter(bool))
+def test_no_near_miss_is_read(drawn: list[dict[str, Any]]) -> None:
+    written = gold(drawn).text
+    first = json.loads(written)[0]
+    misses = [
+        *(written[:-1], written[1:], written + "]", f"{{{written}}}", "", "null", "{}"),
+        *(json.dumps(first), json.dumps([{**first, "type": "loan"}]), json.dumps([{**first, "extra": ["x"]}])),
+        *(json.dumps([{**first, "trigger": None}]), json.dumps([{**first, "trigger": ""}])),
+        *(json.dumps([{k: v for k, v in first.items() if k != "trigger"}]), json.dumps([{**first, "price": "5"}])),
+    ]
+    for miss in misses:
+        assert TASK.read(miss, TEXT) is None, miss
+
+
+def test_what_an_event_states() -> None:
+    answer = gold([{"type": "merger", "trigger": "buys", "target": "Beta", "buyer": ["Alpha"]}])
+    assert answer.text == '[{"type":"merger","trigger":"buys","buyer":["Alpha"],"target":["Beta"]}]'
+    assert set(answer.facts) == {
+        Fact("merger", ("trigger", "buys"), "trigger"),
+        Fact("merger", ("buyer", "Alpha"), "role"),
+        Fact("merger", ("target", "Beta"), "role"),
+    }
+
+
+def test_records_of_fewfc_load() -> None:
+    mentions = [
+        {"word": "300", "span": [37, 40], "role": "number"},
+        {"word": "pledges", "span": [29, 36], "role": "trigger"},
+        {"word": "甲公司", "span": [25, 28], "role": "sub-org"},
+    ]
+    answer = gold([{"type": "pledge", "mentions": mentions}])
+    assert answer.content == [{"type": "pledge", "trigger": "pledges", "sub-org": ["甲公司"], "number": ["300"]}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ([{"type": "loan", "trigger": "buys"}], "type 'loan', which task.roles does not name"),
+        ([{"type": "pledge", "trigger": "pledges", "price": ["$5"]}], "role 'price'"),
+        ([{"type": "pledge"}], "trigger"),
+        ([{"type": "pledge", "trigger": "sells"}], "'sells' of its events does not stand in the text"),
+        ("pledge", "not a list"),
+    ],
+)
+def test_what_cannot_be_used_says_why(raw: object, reason: str) -> None:
+    found = TASK.gold(raw, TEXT)
+    assert isinstance(found, str) and reason in found
+
+
+def test_the_schema_names_types_and_roles() -> None:
+    written = json.dumps(TASK.json_schema())
+    assert all(json.dumps(role) in written for roles in ROLES.values() for role in roles)
+
+
+def test_known_values_count_where_a_trigger_of_their_type_stands() -> None:
+    find = TASK.by_heart([gold([{"type": "merger", "trigger": "buys", "target": ["Beta"]}])])
+    assert find("Gamma buys Beta.") == {
+        Fact("merger", ("trigger", "buys"), "trigger"),
+        Fact("merger", ("target", "Beta"), "role"),
+    }
+    assert find("Beta rose.") == frozenset()
