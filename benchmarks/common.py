@@ -92,8 +92,8 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
 
 
 def commit() -> str:
-    """Return the commit that was measured, marked where the tree differs from it."""
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or "unknown"
+    """Return the commit that was measured, marked where the tree differs from it in more than results."""
+    where: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **where).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"], **where).returncode
+    return (name or "unknown") + ("-dirty" if changed else "")
