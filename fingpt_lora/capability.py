@@ -213,8 +213,9 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
     if "early_stopping_patience" in recipe.training:
         fill("training.load_best_model_at_end", True, "early stopping keeps the best checkpoint")
     if recipe.training.get("load_best_model_at_end") or "early_stopping_patience" in recipe.training:
-        fill("training.metric_for_best_model", "macro_f1", "the task's metric, by label scoring")
-        fill("training.greater_is_better", True, "more macro-F1 is better")
+        watched = "perplexity" if recipe.task.name == "text" else "macro_f1"
+        fill("training.metric_for_best_model", watched, "the task's metric, on the validation rows")
+        fill("training.greater_is_better", watched == "macro_f1", f"{watched} is what the report leads with")
     fill("training.logging_steps", max(1, min(10, steps // 10)), f"an epoch has {steps} steps")
     return filled
 

@@ -19,10 +19,12 @@ from tokenizers import Tokenizer
 from fingpt_lora.chat_templates import chat_frame, generation_stops, tokenizer_settings
 from fingpt_lora.checkpoints import read_config
 from fingpt_lora.errors import PromptError
-from fingpt_lora.tasks.base import VERDICTS, Labelled, Language, Written
+from fingpt_lora.tasks import TextTask
+from fingpt_lora.tasks.base import VERDICTS, Labelled, Language, Task, Written
 
-# chat: the model's own; fingpt: Instruction, Input, Answer; bare: the text alone, for a classification head.
-Template = Literal["chat", "fingpt", "bare"]
+# chat: the model's own; fingpt: Instruction, Input, Answer; bare: the text alone, for a classification head; raw: the
+# text alone, to be learned itself.
+Template = Literal["chat", "fingpt", "bare", "raw"]
 CONTRACT_FILE = "prompt_contract.json"
 
 _PROBE = "Net sales rose 12.5 % to EUR 3.1bn; 净利润同比增长。 $ABC ↑ <|im_end|></s>"
@@ -133,7 +135,7 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def make_contract(
-    task: Labelled | Written,
+    task: Labelled | Written | TextTask,
     checkpoint: Path,
     *,
     template: Template,
@@ -147,8 +149,8 @@ def make_contract(
     Args:
         task: what is asked, and the answers.
         checkpoint: folder with ``tokenizer.json``, ``tokenizer_config.json`` and the chat template.
-        template: the model's chat template, FinGPT's plain ``Instruction / Input / Answer``, or the text between the
-            tokenizer's own special tokens.
+        template: the model's chat template, FinGPT's plain ``Instruction / Input / Answer``, the text between the
+            tokenizer's own special tokens, or the text as it stands.
         system: system message; None leaves the template's own default.
         max_length: longest prompt with its answer, in tokens.
         answer_tokens: room that is kept for a written answer.
@@ -173,10 +175,12 @@ def make_contract(
     for language in task.languages:
         if template == "chat":
             before, after, end = chat_frame(settings, task.instruction(language), system, checkpoint)
+        elif template == "raw":
+            before, after, end = "", "", eos
         else:
             before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
-        written = isinstance(task, Written)
-        answers = {} if written else {label: task.answer(label, language) for label in task.labels}
+        listed = not isinstance(task, Written | TextTask)
+        answers = {label: task.answer(label, language) for label in task.labels} if listed else {}
         frames[language] = Frame(before, after, answers, VERDICTS[language] if task.several else None)
     return PromptContract(
         task=task.name,
@@ -185,7 +189,7 @@ def make_contract(
         frames=frames,
         end=_up_to_stop(tokenizer, end, stop_ids, eos),
         # A template that writes its own BOS must not get a second one.
-        add_bos=template == "fingpt" and bool(tokenizer.encode("").ids),
+        add_bos=template in ("fingpt", "raw") and bool(tokenizer.encode("").ids),
         stop_ids=stop_ids,
         pad_id=eos_id if pad_id is None else pad_id,
         max_length=max_length,
@@ -195,7 +199,7 @@ def make_contract(
 
 
 def _bare_contract(
-    task: Labelled | Written, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int, pad_id: int | None
+    task: Task, tokenizer: Tokenizer, settings: Mapping[str, Any], max_length: int, pad_id: int | None
 ) -> PromptContract:
     encoding = tokenizer.encode("a")
     own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]

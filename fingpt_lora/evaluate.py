@@ -21,15 +21,16 @@ from fingpt_lora.facts import FactSets, fact_metrics, fact_sets
 from fingpt_lora.generate import generate_answers
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
 from fingpt_lora.multilabel import LabelSets, half, majority_sets, multilabel_metrics, tfidf_sets, tuned_thresholds
+from fingpt_lora.perplexity import TextLosses, score_documents, text_metrics
 from fingpt_lora.plan import Plan, label_sets, labels, texts, written_answers
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
-from fingpt_lora.tasks import ForecastTask, Task, Written
+from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written
 from fingpt_lora.tasks.base import Answer, OneAnswer, language_of
 
-Answers = Predictions | LabelSets | FactSets
+Answers = Predictions | LabelSets | FactSets | TextLosses
 Said = str | Answer | None  # a label, or a written answer; None is an answer that is neither
 
 
@@ -76,6 +77,9 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
     """
     rank, world = _rank_and_world(model)
     mine = texts(rows)[rank::world]
+    if isinstance(plan.task, TextTask):
+        with _progress(what, len(mine)) as progress:
+            return _all_losses(score_documents(model, plan.encoder, mine, progress), rank, world)
     with _progress(what, len(mine)) as progress:
         predicted, probabilities = predict_rows(model, plan.encoder, mine, plan.recipe.evaluation, progress)
     if world > 1:
@@ -96,6 +100,18 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
     return gathered_answers(plan.task, names, rows, predicted, probabilities)
 
 
+def _all_losses(mine: TextLosses, rank: int, world: int) -> TextLosses:
+    """Return the losses of all processes' documents, in the order of the rows."""
+    if world == 1:
+        return mine
+    from accelerate.utils import gather_object
+
+    parts = [part for _, part in sorted(gather_object([(rank, mine)]), key=lambda one: one[0])]
+    order = np.argsort(np.concatenate([np.arange(len(part.nll)) * world + i for i, part in enumerate(parts)]))
+    nll, tokens, sizes = (np.concatenate([getattr(p, name) for p in parts]) for name in ("nll", "tokens", "sizes"))
+    return TextLosses(nll[order], tokens[order], sizes[order])
+
+
 def gathered_answers(
     task: Task, names: tuple[str, ...], rows: Sequence[Row], said: Sequence[Said], probabilities: np.ndarray | None
 ) -> Predictions | FactSets:
@@ -110,6 +126,8 @@ def figures(answers: Answers, *, bootstrap: int = 1000, confidence: float = 0.95
     """Return the figures of either kind of answers."""
     if isinstance(answers, LabelSets):
         return multilabel_metrics(answers, bootstrap=bootstrap, confidence=confidence)
+    if isinstance(answers, TextLosses):
+        return text_metrics(answers, bootstrap=bootstrap, confidence=confidence)
     if isinstance(answers, FactSets):
         return fact_metrics(answers, bootstrap=bootstrap, confidence=confidence)
     return classification_metrics(answers, bootstrap=bootstrap, confidence=confidence)
@@ -183,6 +201,7 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
     metrics["comparison"] = {
         name: paired_bootstrap(own, p, bootstrap=section.bootstrap, confidence=section.confidence)
         for name, p in baselines.items()
+        if not isinstance(own, TextLosses) and not isinstance(p, TextLosses)
     }
     metrics["train"] = {key: value for key, value in training.items() if key not in ("log_history", "step_seconds")}
     test_texts = texts(plan.splits.test)
@@ -195,6 +214,8 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
 
 
 def _baselines(plan: Plan, own: Answers) -> dict[str, Answers]:
+    if isinstance(own, TextLosses):
+        return {}
     if isinstance(own, LabelSets):
         return _set_baselines(plan)
     if isinstance(own, FactSets):
@@ -232,6 +253,8 @@ def _set_baselines(plan: Plan) -> dict[str, Answers]:
 
 def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers:
     rows = [i for i, text in enumerate(test_texts) if language_of(text) == language]
+    if isinstance(answers, TextLosses):
+        return answers.only(rows)
     if isinstance(answers, LabelSets):
         own = tuple(answers.gold[i] for i in rows)
         return LabelSets(answers.labels, own, answers.probabilities[rows], answers.thresholds)
@@ -269,7 +292,7 @@ def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[
         fingerprint=plan.identity,
         filled=[(item.key, item.value, item.reason) for item in plan.filled],
         shortened=plan.shortened,
-        languages=list(plan.contract.frames),
+        languages=[] if isinstance(plan.task, TextTask) else list(plan.contract.frames),
         method=plan.recipe.peft_type,
         classifies=plan.recipe.model.head == "classification",
     )

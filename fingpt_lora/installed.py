@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora.errors import ModelError, did_you_mean
+from fingpt_lora.errors import ModelError, RecipeError, did_you_mean
 
 _SIMPLE_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -251,3 +251,15 @@ def bits_and_bytes_fields() -> dict[str, Field]:
         name: Field(name, (bool,) if isinstance(default, bool) else (), (), default)
         for name, default in zip(names, defaults, strict=True)
     }
+
+
+def need_llguidance() -> None:
+    """Check that constrained decoding is possible here.
+
+    Raises:
+        RecipeError: llguidance is not installed.
+    """
+    if importlib.util.find_spec("llguidance") is None:
+        raise RecipeError(
+            "evaluation.mode: constrained needs llguidance. Bring it with: pip install 'fingpt-lora[constrained]'"
+        )

@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 from transformers.utils import logging
 
+from fingpt_lora import earlier
 from fingpt_lora.checkpoints import check_checkpoint, find_checkpoint
 from fingpt_lora.console import quiet
 from fingpt_lora.contract import PromptContract
@@ -79,6 +80,9 @@ def load_base(
     model.config.use_cache = False  # training and scoring pass their caches explicitly
     model.eval()
     loaded: torch.nn.Module = model
+    if section.adapters:
+        with quiet():
+            loaded = earlier.put_under(loaded, section.adapters, merge=section.quantization == "none")
     return loaded
 
 
@@ -144,7 +148,12 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> Any:
 
                 fields["loftq_config"] = LoftQConfig(**fields["loftq_config"])
             config = config_class(task_type=_TASK_TYPES[recipe.model.head], **fields)
-            adapted = get_peft_model(model, fuse(config) if isinstance(config, LoraConfig) else config)
+            config = fuse(config) if isinstance(config, LoraConfig) else config
+            if isinstance(model, PeftModel):  # on top of earlier ones
+                model.add_adapter(earlier.OWN, config)
+                earlier.activate(model)
+                return model
+            adapted = get_peft_model(model, config)
     except (
         ValueError,
         TypeError,
@@ -204,16 +213,17 @@ def _check_targets(model: torch.nn.Module, fields: Mapping[str, Any]) -> None:
 
 def save_trained(trained: Any, folder: Path, recipe: Recipe) -> None:
     """Write what was trained: the adapter, or the whole model where all of its weights were."""
-    trained.save_pretrained(folder / weights_folder(recipe))
+    own: dict[str, Any] = {"selected_adapters": [earlier.OWN]} if isinstance(trained, PeftModel) else {}
+    trained.save_pretrained(folder / weights_folder(recipe), **own)
 
 
 def load_trained(
-    folder: Path, recipe: Recipe, section: ModelSection, contract: PromptContract, *, device: str, merge: bool = True
+    weights: Path, recipe: Recipe, section: ModelSection, contract: PromptContract, *, device: str, merge: bool = True
 ) -> torch.nn.Module:
     """Load what a run has trained, for use.
 
     Args:
-        folder: the run folder.
+        weights: the folder that holds it.
         recipe: that it was trained by.
         section: its ``model`` section, resolved for the machine of use.
         contract: of the run.
@@ -223,7 +233,6 @@ def load_trained(
     Raises:
         ModelError: base or adapter are missing, or do not fit each other.
     """
-    weights = folder / weights_folder(recipe)
     if recipe.peft_type == "NONE":
         check_checkpoint(weights, writes=section.head != "classification")
         return load_base(section, weights, device=device, labels=contract.labels, pad_id=contract.pad_id)
@@ -244,6 +253,10 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftMo
         raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
     try:
         with quiet(), _seeded(_seed(recipe)):
+            if isinstance(model, PeftModel):  # on top of earlier ones
+                model.load_adapter(str(folder), earlier.OWN)
+                earlier.activate(model)
+                return model.requires_grad_(False).eval()
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from fingpt_lora import capability, checkpoints, runs
+from fingpt_lora import capability, checkpoints, earlier, mixture, runs
 from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.chat_templates import tokenizer_settings
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
@@ -21,8 +21,8 @@ from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.installed import need_llguidance
 from fingpt_lora.prompts import Example, PromptEncoder
-from fingpt_lora.sections import Recipe
-from fingpt_lora.tasks import ForecastTask, Task, Written, build_task
+from fingpt_lora.sections import MixtureSection, Recipe
+from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
@@ -42,8 +42,15 @@ class Plan:
     contract: PromptContract
     encoder: PromptEncoder
     train: list[Example]
+    groups: list[int]  # of each: what should lie together in a batch, such as its language
     identity: str
     world_size: int
+    parts: Mapping[str, Plan] = field(default_factory=dict)  # of a mixture: its tasks, by name
+
+    @property
+    def tasks(self) -> Mapping[str, Plan]:
+        """The tasks of a mixture by name, or this one alone under the empty name."""
+        return self.parts or {"": self}
 
     @property
     def steps(self) -> int:
@@ -68,13 +75,52 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     Raises:
         FingptLoraError: whatever in recipe, data or model stands in the way, in one sentence.
     """
+    if recipe.mixture is not None:
+        return _mixture_plan(recipe, recipe.mixture, world_size)
+    return _plan_of(recipe, _splits(recipe), world_size)
+
+
+def _splits(recipe: Recipe) -> Splits:
     task = build_task(recipe.task)
-    classifies = recipe.model.head == "classification"
-    mode = _mode(recipe, task)
+    _mode(recipe, task)  # what cannot be asked need not be read
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
     if isinstance(task, ForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     _need_rows(splits, recipe)
+    return splits
+
+
+def _mixture_plan(recipe: Recipe, section: MixtureSection, world_size: int) -> Plan:
+    """Return the first task's plan with the training rows of all."""
+    mixture.check(section)
+    recipes = mixture.part_recipes(recipe, section)
+    splits = mixture.kept_apart({name: _splits(part) for name, part in recipes.items()})
+    parts = {name: _plan_of(part, splits[name], world_size) for name, part in recipes.items()}
+    counts = mixture.copies({name: len(part.train) for name, part in parts.items()}, section)
+    seed = int(recipe.training.get("seed", 42))
+    train: list[Example] = []
+    groups: list[int] = []
+    for number, (name, part) in enumerate(parts.items()):
+        chosen = mixture.repeated(range(len(part.train)), counts[name], seed)
+        train += [part.train[row] for row in chosen]
+        groups += [2 * number + part.groups[row] for row in chosen]  # two languages at most
+    first = next(iter(parts.values()))
+    filled = capability.fill_in(
+        recipe,
+        first.machine,
+        base_bytes=checkpoints.weights_bytes(first.checkpoint),
+        train_rows=len(train),
+        world_size=world_size,
+    )
+    identity = mixture.identity(section, {name: part.identity for name, part in parts.items()})
+    resolved = capability.resolve(recipe, filled)
+    return replace(first, recipe=resolved, filled=filled, train=train, groups=groups, identity=identity, parts=parts)
+
+
+def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
+    task = build_task(recipe.task)
+    classifies = recipe.model.head == "classification"
+    mode = _mode(recipe, task)
     checkpoint = checkpoints.find_checkpoint(recipe.model.base, recipe.model.revision, writes=not classifies)
     machine = capability.detect()
     filled = capability.fill_in(
@@ -97,16 +143,24 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     contract = make_contract(
         task,
         checkpoint,
-        template="bare" if classifies else recipe.model.prompt,
+        template="raw" if isinstance(task, TextTask) else "bare" if classifies else recipe.model.prompt,
         system=recipe.model.system,
         max_length=min(resolved.training["max_length"], limit),
         answer_tokens=answer_tokens,
         tokenizer=tokenizer,
     )
     encoder = PromptEncoder(contract, tokenizer, task)
-    train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
-    identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, checkpoints.identity(checkpoint))
-    return Plan(resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, identity, world_size)
+    if isinstance(task, TextTask):
+        train = [chunk for row in splits.train for chunk in encoder.chunks(row.text)]
+        groups = [0] * len(train)
+    else:
+        train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
+        groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
+    base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model.adapters)
+    identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
+    return Plan(
+        resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, groups, identity, world_size
+    )
 
 
 def _mode(recipe: Recipe, task: Task) -> Filled:
@@ -117,9 +171,11 @@ def _mode(recipe: Recipe, task: Task) -> Filled:
     """
     asked, written = recipe.evaluation.mode, isinstance(task, Written)
     if recipe.model.head == "classification":
-        if written:
-            raise RecipeError(f"model.head: the answers of the task '{task.name}' are written, not classes.")
+        if written or isinstance(task, TextTask):
+            raise RecipeError(f"model.head: the task '{task.name}' has no classes; leave the head out.")
         possible, why = ["score"], "a classification head writes nothing"
+    elif isinstance(task, TextTask):
+        possible, why = ["score"], "there is nothing to answer"
     elif task.several:
         possible, why = ["score"], f"'{task.name}' asks yes or no to each label"
     elif written:

@@ -23,10 +23,11 @@ from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, RunError
 from fingpt_lora.evaluate import Answers, figures, gathered_answers, predict_rows
 from fingpt_lora.multilabel import LabelSets, applying
+from fingpt_lora.perplexity import score_documents
 from fingpt_lora.plan import label_sets, texts
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.runs import THRESHOLDS, Run, open_run
-from fingpt_lora.tasks import Written, build_task
+from fingpt_lora.tasks import TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer
 
 _CHUNK = 512  # rows read ahead: enough to sort by length, few enough for bounded memory
@@ -59,7 +60,7 @@ class Predictor:
         here = capability.for_inference(run.recipe, machine)
         with quiet():
             model = models.load_trained(
-                run.folder, run.recipe, here.model, run.contract, device=machine.device, merge=merge
+                run.weights, run.recipe, here.model, run.contract, device=machine.device, merge=merge
             )
         return cls(run, encoder, model, _thresholds(run, encoder) if encoder.task.several else None)
 
@@ -71,6 +72,11 @@ class Predictor:
         Where any number of labels may apply, ``label`` is the list of those whose probability reaches their
         threshold, and each probability stands for itself.
         """
+        if isinstance(self.encoder.task, TextTask):
+            raise RunError(
+                f"'{self.run.folder}' has learned raw text and answers nothing. Train a task on top of it: "
+                f"model.adapters: ['{self.run.folder}']."
+            )
         found, probabilities = predict_rows(self.model, self.encoder, articles, self.run.recipe.evaluation)
         if isinstance(self.encoder.task, Written):
             return [{"label": one.content if isinstance(one, Answer) else None, "probabilities": None} for one in found]
@@ -153,9 +159,13 @@ def evaluate_file(predictor: Predictor, path: str) -> dict[str, Any]:
     """Score a labelled file with the run's own field and label map and return its metrics."""
     task, section = predictor.encoder.task, predictor.run.recipe.evaluation
     rows, audit = load_labelled(path, predictor.run.recipe.data, task)
-    found, probabilities = predict_rows(predictor.model, predictor.encoder, texts(rows), section)
     names = predictor.encoder.contract.labels
     answers: Answers
+    if isinstance(task, TextTask):
+        losses = score_documents(predictor.model, predictor.encoder, texts(rows))
+        metrics = figures(losses, bootstrap=section.bootstrap, confidence=section.confidence)
+        return {"data": path, "audit": audit.as_dict(), **metrics}
+    found, probabilities = predict_rows(predictor.model, predictor.encoder, texts(rows), section)
     if predictor.thresholds is not None and probabilities is not None:
         answers = LabelSets(names, tuple(label_sets(rows)), probabilities, predictor.thresholds)
     else:

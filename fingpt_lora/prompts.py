@@ -131,6 +131,17 @@ class PromptEncoder:
             examples.append(Example(ids, [IGNORED] * len(prompt.ids) + answer, prompt.shortened))
         return examples
 
+    def chunks(self, text: str) -> list[Example]:
+        """Cut a document into rows in which every token but the first is supervised, its end included.
+
+        A row begins with the last token of the one before it, so that each token is foretold once.
+        """
+        language = self.task.language(text)
+        ids = [*self._before[language], *self._encode_outside(text), *self._end]
+        longest = self.contract.max_length
+        rows = [ids[start : start + longest] for start in range(0, max(1, len(ids) - 1), longest - 1)]
+        return [Example(row, [IGNORED, *row[1:]], shortened=False) for row in rows]
+
     def _classes(self, label: Label) -> list[int]:
         if isinstance(label, tuple):
             return [int(own in label) for own in self.contract.labels]

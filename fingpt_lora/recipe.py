@@ -22,6 +22,8 @@ from fingpt_lora.sections import (
     DataSection,
     EvaluationSection,
     MarketSection,
+    MixturePart,
+    MixtureSection,
     ModelSection,
     Recipe,
     SplitSection,
@@ -45,7 +47,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"There is no recipe at '{path}'.{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe '{path}' cannot be read as UTF-8 text: {error}.") from None
-    return parse_recipe(text, overrides, name=str(path))
+    recipe = parse_recipe(text, overrides, name=str(path))
+    if recipe.mixture is None:
+        return recipe
+    beside_it = {
+        name: part.model_copy(update={"recipe": str(path.parent / part.recipe)})
+        for name, part in recipe.mixture.tasks.items()
+    }
+    return recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"tasks": beside_it})})
 
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> Recipe:
@@ -190,6 +199,8 @@ def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
         "split": SplitSection,
         "market": MarketSection,
         "evaluation": EvaluationSection,
+        "mixture": MixtureSection,
+        "tasks": MixturePart,
     }
     for part in path:
         model = nested.get(str(part), model)

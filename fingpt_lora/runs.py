@@ -52,8 +52,11 @@ _FREE = {
     },
 }  # fmt: skip
 
-# Keys of the model section that came later: at their defaults, a run of before is still the same run.
-_LATER = {"head": "language_model", "knowledge_cutoff": None}
+# Keys that came later: at their defaults, a run of before is still the same run.
+_LATER: Mapping[str, Mapping[str, Any]] = {
+    "model": {"head": "language_model", "knowledge_cutoff": None, "adapters": []},
+    "evaluation": {"max_new_tokens": None},
+}
 
 State = Literal["new", "continue", "done"]
 
@@ -66,6 +69,11 @@ class Run:
     recipe: Recipe
     contract: PromptContract
     manifest: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The folder that holds what was trained: of a task of a mixture, that of the mixture."""
+        return self.folder / self.manifest.get("weights", "") / weights_folder(self.recipe)
 
 
 def weights_folder(recipe: Recipe) -> str:
@@ -80,9 +88,8 @@ def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract,
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content.pop("output")
     content.pop("data")  # what it leads to are the rows; a file may have moved
-    for key, default in _LATER.items():
-        if content["model"].get(key) == default:
-            content["model"].pop(key)
+    for section, defaults in _LATER.items():
+        content[section] = {k: v for k, v in content[section].items() if k not in defaults or v != defaults[k]}
     parts = [content, data_fingerprint, contract.hash, base]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -126,12 +133,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found)[1] if found else None
 
 
-def begin(folder: Path, recipe: Recipe, contract: PromptContract, manifest: Mapping[str, Any]) -> None:
-    """Write what identifies a run, before its first step."""
+def begin(folder: Path, recipe: Recipe, contract: PromptContract | None, manifest: Mapping[str, Any]) -> None:
+    """Write what identifies a run, before its first step. The contracts of a mixture lie in its tasks' folders."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RECIPE, dump_recipe(recipe))
-        write_json(folder / CONTRACT_FILE, contract.to_json())
+        if contract is not None:
+            write_json(folder / CONTRACT_FILE, contract.to_json())
         write_json(folder / MANIFEST, {**manifest, "state": "training"})
     except OSError as error:
         raise RunError(f"output: the run folder '{folder}' cannot be written: {error.strerror or error}.") from None
@@ -161,6 +169,9 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(f"'{folder}' lacks {RECIPE}. Train the run again.") from None
     except RecipeError as error:
         raise RunError(f"The saved recipe does not fit the installed versions: {error}") from None
+    if recipe.mixture is not None:
+        names = ", ".join(f"'{folder / 'tasks' / name}'" for name in recipe.mixture.tasks)
+        raise RunError(f"'{folder}' has learned several tasks; name one of them: {names}.")
     return Run(folder, recipe, PromptContract.load(folder), manifest)
 
 

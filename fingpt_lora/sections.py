@@ -39,6 +39,7 @@ _OF_TASK = {
     "entity": {"types"},
     "event_extraction": {"roles"},
     "question": set[str](),
+    "text": set[str](),
 }
 _NEEDED = {
     "event": ("types",),
@@ -53,7 +54,16 @@ class TaskSection(Section):
     """What the model is asked."""
 
     name: Literal[
-        "sentiment", "forecast", "event", "headline", "relation", "choice", "entity", "event_extraction", "question"
+        "sentiment",
+        "forecast",
+        "event",
+        "headline",
+        "relation",
+        "choice",
+        "entity",
+        "event_extraction",
+        "question",
+        "text",
     ] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
@@ -111,6 +121,9 @@ class ModelSection(Section):
 
     base: str = Field("smollm2", description="'smollm2' (embedded), a local folder, or a hub id.")
     revision: str | None = Field(None, description="Commit or tag of a hub model.")
+    adapters: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Earlier runs whose LoRA adapters go under the new one: merged, or stacked if quantized."
+    )
     quantization: Literal["none", "int8", "nf4"] | dict[str, Any] = Field(
         "nf4", description="A word, or the fields of transformers.BitsAndBytesConfig."
     )
@@ -181,7 +194,7 @@ class DataSection(Section):
     )
     test: str | None = Field(None, description="File, glob or folder of the test rows; for a hub set, its split.")
     validation: str | None = Field(None, description="The same for validation rows.")
-    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank", "conll"] = Field(
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "arrow", "phrasebank", "conll", "text"] = Field(
         "auto", description="File format; auto goes by the file's name."
     )
     layout: Literal[
@@ -226,6 +239,24 @@ class EvaluationSection(Section):
     bootstrap: int = Field(1000, ge=100, description="Resamples for the intervals.")
 
 
+class MixturePart(Section):
+    """One task of a mixture."""
+
+    recipe: str = Field(min_length=1, description="Its recipe, beside this one: task, data and evaluation are taken.")
+    set: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="Overrides of it: section.key=value.")
+    weight: float | None = Field(None, gt=0, description="Share of the training rows, beside the other weights.")
+    train: bool = Field(True, description="false: held out altogether, and tested unseen (zero-shot).")
+
+
+class MixtureSection(Section):
+    """Several tasks that one adapter learns together."""
+
+    tasks: dict[str, MixturePart] = Field(min_length=2, description="Name -> recipe of each task.")
+    temperature: float = Field(
+        1.0, ge=1.0, description="Without weights, shares follow size ** (1 / temperature): the higher, the more equal."
+    )
+
+
 class Recipe(Section):
     """One job, from rows to an evaluated adapter in a run folder."""
 
@@ -235,7 +266,15 @@ class Recipe(Section):
     data: DataSection = Field(default_factory=lambda: DataSection())
     training: dict[str, Any] = Field(default_factory=dict, description="Fields of trl.SFTConfig, and ours.")
     evaluation: EvaluationSection = Field(default_factory=lambda: EvaluationSection())
+    mixture: MixtureSection | None = Field(None, description="Instead of task and data: several tasks together.")
     output: str = Field("runs/sentiment", min_length=1, description="The run folder.")
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Recipe:
+        own = sorted({"task", "data", "evaluation"} & self.model_fields_set) if self.mixture else []
+        if own:
+            raise ValueError(f"a mixture takes '{own[0]}' from the recipes of its tasks; remove it here")
+        return self
 
     @property
     def peft_type(self) -> str:
@@ -244,4 +283,5 @@ class Recipe(Section):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON types, ready for YAML or hashing."""
-        return self.model_dump(mode="json")
+        foreign = {"task", "data", "evaluation"} if self.mixture else {"mixture"}
+        return self.model_dump(mode="json", exclude=foreign)

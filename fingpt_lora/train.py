@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import capability, checkpoints, runs
+from fingpt_lora import capability, checkpoints, mixture, runs
+from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
 from fingpt_lora.plan import Plan, make_plan
@@ -51,12 +52,14 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Path:
 def _announce(plan: Plan, state: runs.State) -> None:
     for item in plan.filled:
         note(f"  {item.key} = {item.value}  ({item.reason})")
-    rows = (
-        f"{len(plan.splits.train)} train, {len(plan.splits.validation)} validation, {len(plan.splits.test)} test rows"
-    )
-    note(f"{rows}; {plan.steps} steps; base {plan.recipe.model.base} ({plan.recipe.model.quantization})")
-    if plan.shortened:
-        note(f"{plan.shortened} articles are shortened to training.max_length={plan.contract.max_length} tokens.")
+    for name, part in plan.tasks.items():
+        own = part.splits
+        rows = f"{len(own.train)} train, {len(own.validation)} validation, {len(own.test)} test rows"
+        note(f"{name}: {rows}" if name else rows)
+        if part.shortened:
+            note(f"{part.shortened} articles are shortened to training.max_length={part.contract.max_length} tokens.")
+    base = f"base {plan.recipe.model.base} ({plan.recipe.model.quantization})"
+    note(f"{len(plan.train)} rows an epoch; {plan.steps} steps; {base}")
     if state == "continue":
         checkpoint = runs.last_checkpoint(Path(plan.recipe.output))
         note(
@@ -85,13 +88,13 @@ def _carry_out(plan: Plan, folder: Path) -> None:
     device = str(state.device)
     resume = runs.last_checkpoint(folder)
     if is_main():
-        runs.begin(folder, plan.recipe, plan.contract, _manifest(plan))
+        runs.begin(folder, plan.recipe, None if plan.parts else plan.contract, _manifest(plan))
     state.wait_for_everyone()
     seed = int(plan.recipe.training.get("seed", 42))
     head: dict[str, Any] = {"labels": plan.contract.labels, "pad_id": plan.contract.pad_id, "seed": seed}
     base = models.load_base(plan.recipe.model, plan.checkpoint, device=device, **head)
     # Before the adapter: some initialisations (PiSSA) rewrite the base.
-    base_result = evaluate_base(plan, base)
+    base_results = {name: evaluate_base(part, base) for name, part in plan.tasks.items()}
     adapted = models.attach_adapter(base, plan.recipe)
     trainable, total = models.trainable_parameters(adapted)
     modules = models.adapted_modules(adapted)
@@ -101,10 +104,20 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         models.save_trained(adapted, folder, plan.recipe)
     alone = state.num_processes == 1  # sharded weights stay as they are
     used = models.merged_where_exact(adapted, plan.recipe.model) if alone else adapted
-    with compiling.eagerly(used):
-        metrics = evaluate_run(plan, used, base_result, training)
+    found = {}
+    for name, part in plan.tasks.items():
+        with compiling.eagerly(used):
+            found[name] = evaluate_run(part, used, base_results[name], training)
+        if is_main():
+            own = folder / mixture.TASKS / name if name else folder
+            if name:
+                runs.begin(own, part.recipe, part.contract, {**_manifest(part), "weights": "../.."})
+            write_run(part, own, found[name], training)
+            if name:
+                runs.finish(own)
     if is_main():
-        write_run(plan, folder, metrics, training)
+        if plan.parts:
+            write_json(folder / runs.METRICS, {"tasks": found, "train": found[next(iter(found))]["train"]})
         runs.finish(folder)
         shutil.rmtree(folder / runs.CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
@@ -181,6 +194,12 @@ def _show(folder: Path) -> None:
 
     metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     console = Console(soft_wrap=False)
+    for name in metrics.get("tasks", ()):
+        console.print(f"[bold]{name}[/bold]   {folder / mixture.TASKS / name}", soft_wrap=True)
+        own = json.loads((folder / mixture.TASKS / name / runs.METRICS).read_text(encoding="utf-8"))
+        console.print(summary_table(own, own.get("audit"), caption=f"{own['test']['rows']} test rows"))
+    if "tasks" in metrics:
+        return
     console.print(summary_table(metrics, metrics.get("audit"), caption=f"{metrics['test']['rows']} test rows"))
     weights = runs.weights_folder(runs.open_run(folder).recipe)
     console.print(f"Run folder: {folder}   (report.html, metrics.json, {weights}/)", markup=False, soft_wrap=True)

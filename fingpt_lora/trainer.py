@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from fingpt_lora.errors import DivergenceError
 from fingpt_lora.evaluate import figures, predict_split
 from fingpt_lora.plan import Plan
 
+_WATCHED = ("macro_f1", "micro_f1", "accuracy", "nll", "perplexity")  # on the validation rows
 _SECONDS = "seconds.json"  # of a checkpoint: the training time until it
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
@@ -53,13 +55,17 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     rows_per_batch = args.per_device_train_batch_size * plan.world_size
     sampler = None
     if batching != "padded":
-        groups = [list(plan.contract.frames).index(plan.task.language(row.text)) for row in plan.splits.train]
         lengths = [len(example.ids) for example in plan.train]
-        sampler = GroupedSampler(lengths, groups, rows_per_batch, args.data_seed or args.seed)
+        sampler = GroupedSampler(lengths, plan.groups, rows_per_batch, args.data_seed or args.seed)
 
     def validate(model: Any) -> Mapping[str, float]:
-        metrics = figures(predict_split(plan, model, plan.splits.validation), bootstrap=100)
-        return {key: metrics[key] for key in ("macro_f1", "micro_f1", "accuracy", "nll") if key in metrics}
+        found: dict[str, list[float]] = {}
+        for part in plan.tasks.values():
+            if part.splits.validation:
+                metrics = figures(predict_split(part, model, part.splits.validation), bootstrap=100)
+                for key in _WATCHED:
+                    found.setdefault(key, []).extend([metrics[key]] if key in metrics else [])
+        return {key: statistics.mean(values) for key, values in found.items() if values}
 
     def describe(batch: Mapping[str, torch.Tensor]) -> list[str]:
         return [plan.encoder.text(row).replace("\n", " ") for row in rows_of(batch)]
@@ -68,7 +74,8 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
 
     def beside(checkpoint: Path) -> None:
         # So that a checkpoint can be used by itself, and a continued run knows its whole time.
-        write_json(checkpoint / CONTRACT_FILE, plan.contract.to_json())
+        if not plan.parts:
+            write_json(checkpoint / CONTRACT_FILE, plan.contract.to_json())
         write_json(checkpoint / _SECONDS, earlier + time.perf_counter() - start)
 
     timer = StepTimer(rows_per_batch * args.gradient_accumulation_steps)
@@ -85,7 +92,7 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         loss=class_loss if classifies else answer_loss,
         sampler=sampler,
         attention_name=attention.NAME if batching == "shared_prefix" else _padded_attention(plan),
-        validate=validate if plan.splits.validation else None,
+        validate=validate if any(part.splits.validation for part in plan.tasks.values()) else None,
         describe=describe,
         timer=timer,
     )

@@ -179,6 +179,8 @@ def check_together(recipe: Recipe, source: Written) -> None:
         raise source.error(
             ["training", "batching"], "a classification head reads the text alone, so no prefix is shared; use length."
         )
+    if recipe.model.adapters and (recipe.peft_type != "LORA" or recipe.model.head == "classification"):
+        raise source.error(["model", "adapters"], "goes under a LoRA adapter of a language model only.")
     if training.get("bf16") and training.get("fp16"):
         raise source.error(["training", "fp16"], "bf16 and fp16 exclude each other; keep one.")
     initial = str(adapter.get("init_lora_weights", ""))

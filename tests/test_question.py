@@ -28,10 +28,11 @@ def test_reading_undoes_writing(values: list[str], scale: str) -> None:
 
 
 def calculations() -> st.SearchStrategy[str]:
-    numbers = st.sampled_from(("1,250.5", "1,000", "12.5%", "2", "3.2"))
-    extend = lambda inner: st.builds("{} {} {}".format, inner, st.sampled_from("+-*/"), inner) | st.builds(  # noqa: E731
-        "({} {} {})".format, inner, st.sampled_from("+-*/"), inner
-    )
+    numbers, signs = st.sampled_from(("1,250.5", "1,000", "12.5%", "2", "3.2")), st.sampled_from("+-*/")
+
+    def extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        return st.builds("{} {} {}".format, inner, signs, inner) | st.builds("({} {} {})".format, inner, signs, inner)
+
     return st.recursive(numbers, extend, max_leaves=5)
 
 
@@ -52,7 +53,23 @@ def test_a_calculation_is_computed(calculation: str, scale: str) -> None:
 
 @pytest.mark.parametrize(
     "miss",
-    ["", " ", "=2", "= ", "= 1 +", "= (1", "= 1 / 0", "= two", "= 1 ** 2", "= 1 // 2", "a |  b", "| a", "a | ", " a", "a "],
+    [
+        "",
+        " ",
+        "=2",
+        "= ",
+        "= 1 +",
+        "= (1",
+        "= 1 / 0",
+        "= two",
+        "= 1 ** 2",
+        "= 1 // 2",
+        "a |  b",
+        "| a",
+        "a | ",
+        " a",
+        "a ",
+    ],
 )
 def test_no_near_miss_is_read(miss: str) -> None:
     assert TASK.read(miss, TEXT) is None

@@ -235,6 +235,11 @@ def _phrasebank(stream: TextIO, origin: str) -> Iterator[Record | BadRow]:
                 yield Record({"text": line.rstrip("\r\n"), "label": None}, origin, number)
 
 
+def _text(stream: TextIO, origin: str) -> Iterator[Record | BadRow]:
+    """Read the whole file as one document."""
+    yield Record({"text": stream.read()}, origin, 1)
+
+
 _READERS = {
     "csv": _csv,
     "tsv": _tsv,
@@ -242,4 +247,5 @@ _READERS = {
     "json": _json,
     "phrasebank": _phrasebank,
     "conll": read_conll,
+    "text": _text,
 }

@@ -51,6 +51,24 @@ class WrittenLabels:
         return str(self._task.gold(raw, text))
 
 
+class Unlabelled:
+    """Takes every text under the one label there is."""
+
+    several = False
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        """Remember the label."""
+        self.labels = labels
+
+    def canonical(self, raw: Any, text: str) -> str:
+        """Return the label, whatever the file says."""
+        return self.labels[0]
+
+    def problem(self, raw: Any, text: str) -> str:
+        """Return nothing: there is none."""
+        return ""
+
+
 class LabelMap:
     """Maps raw labels by the recipe's explicit map, else by the task's own words."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fingpt_lora.data.audit import Audit, Keys, count_repeats, remove_leaks, settle
 from fingpt_lora.data.hub import PREFIX
 from fingpt_lora.data.intake import Intake, make_row
-from fingpt_lora.data.labels import LabelMap, Labels, WrittenLabels
+from fingpt_lora.data.labels import LabelMap, Labels, Unlabelled, WrittenLabels
 from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.leaks import refuse_leaks
 from fingpt_lora.data.paths import format_of
@@ -21,6 +21,7 @@ from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forwa
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, SplitSection
 from fingpt_lora.tasks.base import Task, Written
+from fingpt_lora.tasks.text import TextTask
 
 _HOW_TO_SPLIT = (
     "Say how to get a test set: data.test: FILE; or data.split: {method: random} (or {method: time, column: date}, "
@@ -62,10 +63,11 @@ def load_splits(
     _check_together(data)
     intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields))
     held_out = {
-        key: _held_out(path, data, f"data.{key}", base_dir) if path else []
+        key: _held_out(path, data, f"data.{key}", base_dir, isinstance(task, TextTask)) if path else []
         for key, path in (("test", data.test), ("validation", data.validation))
     }
-    own = open_sources(data.path, data, hub_split=data.train_split, base_dir=base_dir)
+    prose = isinstance(task, TextTask)
+    own = open_sources(data.path, data, hub_split=data.train_split, base_dir=base_dir, prose=prose)
     rows = intake.take(own, build) if build else intake.read(intake.without(own, held_out), "data.path")
     given = {key: intake.read(sources, f"data.{key}") if sources else [] for key, sources in held_out.items()}
     parts = _split(rows, given, data, intake)
@@ -88,7 +90,9 @@ def load_labelled(path: str, data: DataSection, task: Task, *, base_dir: Path | 
         DataError: as :func:`load_splits`.
     """
     intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields, strict=False))
-    rows = intake.read(open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False), path)
+    prose = isinstance(task, TextTask)
+    sources = open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False, prose=prose)
+    rows = intake.read(sources, path)
     if path == SAMPLE:
         rows = by_column(rows, "split")["test"]
     repeats, contradicting = count_repeats(rows, Keys())
@@ -119,6 +123,8 @@ def stream_rows(
 
 
 def _labels(data: DataSection, task: Task) -> Labels:
+    if isinstance(task, TextTask):
+        return Unlabelled(task.labels)
     if isinstance(task, Written):
         return WrittenLabels(task, data.labels)
     return LabelMap(data.labels, task.aliases, several=task.several)
@@ -133,14 +139,14 @@ def _check_together(data: DataSection) -> None:
         raise DataError("data.validation and data.validation_share both say what to validate on; keep one.")
 
 
-def _held_out(path: str, data: DataSection, key: str, base_dir: Path | None) -> list[Source]:
+def _held_out(path: str, data: DataSection, key: str, base_dir: Path | None, prose: bool) -> list[Source]:
     """Open test or validation rows: paths; or the name of a split, where the training rows are a hub data set's."""
     # A split is a bare word: a folder that happens to be called "test" must not take its place.
     is_file = "/" in path or format_of(Path(path)) is not None or path == SAMPLE or path.startswith(PREFIX)
     own = data.path if isinstance(data.path, str) and data.path.startswith(PREFIX) else None
     if own and not is_file:
         return open_sources(own, data, key=key, hub_split=path, base_dir=base_dir)
-    return open_sources(path, data, key=key, hub_split=key.removeprefix("data."), base_dir=base_dir)
+    return open_sources(path, data, key=key, hub_split=key.removeprefix("data."), base_dir=base_dir, prose=prose)
 
 
 def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection, intake: Intake) -> dict[str, list[Row]]:

@@ -47,6 +47,7 @@ def open_sources(
     hub_split: str = "train",
     base_dir: Path | None = None,
     own: bool = True,
+    prose: bool = False,
 ) -> list[Source]:
     """Return what names, globs, folders, ``sample`` and ``hub:owner/name`` stand for, in order.
 
@@ -58,6 +59,7 @@ def open_sources(
         base_dir: where relative paths start.
         own: whether ``data`` was written for these files. Without it their names and bytes tell format and
             encoding first, and ``data`` only where they do not.
+        prose: whether a ``.txt`` file is one document, and not sentences.
 
     Raises:
         DataError: one of them stands for nothing, or cannot be read.
@@ -70,17 +72,20 @@ def open_sources(
             sources.append(_hub(name, data, hub_split))
         else:
             files = expand(name, base_dir=base_dir, key=key)
-            sources += [_configured(path, data, own) for path in files]
+            sources += [_configured(path, data, own, prose) for path in files]
     once: dict[Path | str, Source] = {}
     for source in sources:
         once.setdefault(source.file or source.name, source)
     return list(once.values())
 
 
-def _configured(path: Path, data: DataSection, own: bool) -> Source:
-    kind, encoding = data.format, data.encoding
+def _configured(path: Path, data: DataSection, own: bool, prose: bool) -> Source:
+    kind: str = data.format
+    encoding = data.encoding
     if not own and format_of(path):
         kind = "auto"
+    if prose and kind == "auto" and format_of(path) == "phrasebank":
+        kind = "text"
     text = (format_of(path) if kind == "auto" else kind) not in BINARY
     if text and (encoding == "auto" or not own):
         latin = (format_of(path) if kind == "auto" else kind) == "phrasebank"  # as PhraseBank is published

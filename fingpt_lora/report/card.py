@@ -19,6 +19,7 @@ _HUB_METRICS = {
     "micro_f1": ("f1", "Micro-F1"),
     "weighted_f1": ("f1", "Weighted F1"),
     "macro_f1": ("f1", "Macro-F1"),
+    "perplexity": ("perplexity", "Perplexity"),
     "mcc": ("matthews_correlation", "MCC"),
 }
 

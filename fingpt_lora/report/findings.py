@@ -19,6 +19,8 @@ COLUMNS = {
     "trigger_f1": "Trigger F1",
     "role_f1": "Role F1",
     "grounded_rate": "In the text",
+    "perplexity": "Perplexity",
+    "bits_per_byte": "Bits per byte",
     "mcc": "MCC",
     "ece": "ECE",
 }
@@ -102,6 +104,14 @@ def comparisons(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 def headline(metrics: Mapping[str, Any]) -> str:
     """Return the result in one sentence."""
     test = metrics["test"]
+    if "perplexity" in test:
+        low, high = (number(bound, 2) for bound in test["intervals"]["perplexity"])
+        base = ((metrics.get("baselines") or {}).get("base_model") or {}).get("perplexity")
+        before = f", {number(base, 2)} before training" if base else ""
+        return (
+            f"Perplexity {number(test['perplexity'], 2)} ({level(metrics)} interval {low} to {high}) on "
+            f"{test['rows']:,} held-out documents of {test['tokens']:,} tokens{before}."
+        )
     several = "micro_f1" in test
     of = "facts" if "grounded_rate" in test else "labels"
     bounds = (test.get("intervals") or {}).get("micro_f1" if several else "accuracy")
@@ -118,6 +128,11 @@ def headline(metrics: Mapping[str, Any]) -> str:
 def meaning(metrics: Mapping[str, Any]) -> str:
     """Return what the columns of the table mean."""
     macro = "macro-F1 averages the labels' F1 with equal weight"
+    if "perplexity" in metrics["test"]:
+        return (
+            "Perplexity is the exponential of the mean loss per token, lower is better; it compares models of one "
+            "tokenizer, bits per byte those of any. The intervals are over resampled documents."
+        )
     if "grounded_rate" in metrics["test"]:
         return (
             "An answer states facts. Accuracy asks for all of a row's facts to be right and none too many; micro-F1 is "
@@ -183,7 +198,7 @@ def _against_baselines(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _about_the_test(test: Mapping[str, Any], audit: Mapping[str, Any]) -> Iterator[str]:
-    rows, accuracy = test["rows"], test["accuracy"]
+    rows, accuracy = test["rows"], test.get("accuracy")
     if test.get("invalid_rate") and "grounded_rate" in test:
         yield f"{percent(test['invalid_rate'])} of the answers are not in the format, and count as stating nothing."
     elif test.get("invalid_rate"):
@@ -197,7 +212,7 @@ def _about_the_test(test: Mapping[str, Any], audit: Mapping[str, Any]) -> Iterat
         # Of n rows without an error, the 95 % upper bound of the error rate is about 3 / n.
         bound = percent(min(1.0, 3 / rows))
         yield f"No error in {rows:,} rows: by the rule of three, up to {bound} errors remain possible."
-    elif rows < _FEW_TEST_ROWS:
+    elif accuracy is not None and rows < _FEW_TEST_ROWS:
         low, high = (test.get("intervals") or {}).get("accuracy") or (0.0, 1.0)
         yield f"Only {rows:,} test rows: accuracy is known to about ±{50 * (high - low):.0f} points."
     repeated = (audit.get("duplicates") or {}).get("within_test") or 0
@@ -244,6 +259,7 @@ def _about_training(metrics: Mapping[str, Any], shortened: int) -> Iterator[str]
 _DUPLICATES = {
     "train_test_exact": "Rows removed from training: the same text is held out for test or validation",
     "train_test_normalised": "Rows removed from training: the same but for case, spacing, punctuation or links",
+    "other_tasks": "Rows removed from training: another task of the mixture holds the same text out",
     "validation_test": "Rows removed from validation: the same text is in the test",
     "within_train": "Repeated rows removed from training",
     "within_test": "Repeated rows in the test, kept",

@@ -12,11 +12,12 @@ from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.headline import headline_task
 from fingpt_lora.tasks.question import QuestionTask
 from fingpt_lora.tasks.sentiment import SentimentTask
+from fingpt_lora.tasks.text import TextTask
 
-__all__ = ["ForecastTask", "SentimentTask", "Task", "Written", "build_task"]
+__all__ = ["ForecastTask", "SentimentTask", "Task", "TextTask", "Written", "build_task"]
 
 
-def build_task(section: TaskSection) -> Labelled | Written:
+def build_task(section: TaskSection) -> Labelled | Written | TextTask:
     """Return the task that a recipe's ``task`` section describes."""
     if section.name == "forecast":
         return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
@@ -30,6 +31,8 @@ def build_task(section: TaskSection) -> Labelled | Written:
         return EventExtractionTask(section.roles, section.language)
     if section.name == "question":
         return QuestionTask(section.language)
+    if section.name == "text":
+        return TextTask(section.language)
     if section.name == "event":
         return event_task(section.types, section.language)
     if section.name == "headline":

@@ -110,9 +110,7 @@ def test_real_prices_of_a_package_become_rows_at_the_closes_of_their_exchange() 
     task = ForecastTask("direction", 15)  # longer than the time between two decisions, so windows overlap
     assert data.market is not None
     market = data.market
-    splits = load_splits(
-        data, task, build=lambda files: market_rows(files, market, task.horizon, task.label_of)
-    )
+    splits = load_splits(data, task, build=lambda files: market_rows(files, market, task.horizon, task.label_of))
     assert {row.fields["ticker"] for row in splits.train} == {"AAPL", "IBM", "MSFT", "GOOG"}  # FB came later
     assert not list(overlaps(splits.train, splits.test)) and len(splits.train) > 800
     # Thanksgiving's Friday ends early; the others at four in New York, which is 20 or 21 UTC.

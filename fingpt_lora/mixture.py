@@ -1,0 +1,97 @@
+"""Several tasks in one adapter: each keeps its own recipe, splits, words and report; only training rows are mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from fingpt_lora.data import Splits
+from fingpt_lora.data.audit import Keys, remove_leaks
+from fingpt_lora.data.rows import labels_of
+from fingpt_lora.errors import RecipeError
+from fingpt_lora.recipe import load_recipe
+from fingpt_lora.sections import MixturePart, MixtureSection, Recipe
+
+TASKS = "tasks"  # folder of a mixture's run that holds one run folder per task
+Item = TypeVar("Item")
+
+
+def part_recipes(recipe: Recipe, mixture: MixtureSection) -> dict[str, Recipe]:
+    """Return name -> recipe of each task: task, data and evaluation are its own, the rest the mixture's.
+
+    Raises:
+        RecipeError: a part's recipe cannot be used, or is a mixture itself.
+    """
+    shared = {key: getattr(recipe, key) for key in ("model", "adapter", "training")}
+    found = {}
+    for name, part in mixture.tasks.items():
+        own = load_recipe(part.recipe, part.set)
+        if own.mixture is not None or own.model.head == "classification":
+            what = "a mixture itself" if own.mixture is not None else "answered by a classification head"
+            raise RecipeError(f"mixture.tasks.{name}: '{part.recipe}' is {what}; name a recipe of one written task.")
+        found[name] = own.model_copy(update={**shared, "output": f"{recipe.output}/{TASKS}/{name}"})
+    return found
+
+
+def kept_apart(splits: Mapping[str, Splits]) -> dict[str, Splits]:
+    """Return the splits without training rows whose text another task holds out."""
+    keys = Keys()
+    result = {}
+    for name, own in splits.items():
+        others = [row for other, s in splits.items() if other != name for row in (*s.test, *s.validation)]
+        train, removed = remove_leaks(own.train, others, keys)
+        counts = Counter(label for row in train for label in labels_of(row))
+        audit = replace(
+            own.audit,
+            rows={**own.audit.rows, "train": {label: counts[label] for label in own.audit.rows.get("train", {})}},
+            totals={**own.audit.totals, "train": len(train)},
+            duplicates={**own.audit.duplicates, "other_tasks": sum(removed.values())},
+        )
+        if not train:
+            raise RecipeError(f"mixture.tasks.{name}: other tasks hold out every one of its training texts.")
+        result[name] = replace(own, train=tuple(train), audit=audit)
+    return result
+
+
+def copies(sizes: Mapping[str, int], mixture: MixtureSection) -> dict[str, int]:
+    """Return how many training rows each task gets: none of its own is left out, the scarce ones are repeated.
+
+    The shares follow the weights where there are any, else size ** (1 / temperature): 1 leaves the sizes as they are,
+    and the higher, the more equal (Devlin et al. 2018, as multilingual BERT draws its languages).
+    """
+    trained = {name: size for name, size in sizes.items() if mixture.tasks[name].train}
+    shares = {
+        name: mixture.tasks[name].weight or float(size) ** (1 / mixture.temperature) for name, size in trained.items()
+    }
+    scale = max(trained[name] / shares[name] for name in trained)
+    return {name: round(scale * shares[name]) if name in trained else 0 for name in sizes}
+
+
+def repeated(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """Return the items over and over, the last round drawn without repeats."""
+    whole, rest = divmod(count, len(items))
+    return [*items] * whole + random.Random(seed).sample(list(items), rest)
+
+
+def identity(mixture: MixtureSection, parts: Mapping[str, str]) -> str:
+    """Hash what a mixture computes: the identities of its parts and how they are mixed."""
+    how = {name: {**part.model_dump(), "recipe": "", "set": []} for name, part in mixture.tasks.items()}
+    return hashlib.sha256(json.dumps([mixture.temperature, how, dict(parts)], sort_keys=True).encode()).hexdigest()
+
+
+def check(mixture: MixtureSection) -> None:
+    """Check what only shows of all tasks together.
+
+    Raises:
+        RecipeError: no task is trained, or some have weights and others none.
+    """
+    trained: list[MixturePart] = [part for part in mixture.tasks.values() if part.train]
+    if not trained:
+        raise RecipeError("mixture.tasks: none of them is trained; leave out train: false in one.")
+    if len({part.weight is None for part in trained}) > 1:
+        raise RecipeError("mixture.tasks: either every trained task has a weight, or none.")

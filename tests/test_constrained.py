@@ -1,0 +1,111 @@
+"""Constrained decoding: a grammar takes what its task reads, and nothing else comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+pytest.importorskip("llguidance", reason="an extra: pip install 'fingpt-lora[constrained]'")
+
+from llguidance import LLMatcher, LLTokenizer
+
+from fingpt_lora.contract import load_tokenizer, make_contract
+from fingpt_lora.errors import RecipeError
+from fingpt_lora.generate import generate_answers
+from fingpt_lora.plan import make_plan
+from fingpt_lora.prompts import PromptEncoder
+from fingpt_lora.recipe import parse_recipe
+from fingpt_lora.tasks.base import Answer, Written
+from fingpt_lora.tasks.entity import EntityTask
+from fingpt_lora.tasks.event_extraction import EventExtractionTask
+from fingpt_lora.tasks.question import QuestionTask, ask
+
+ENTITY = EntityTask({"PER": "person", "ORG": "organization"}, "auto")
+EVENTS = EventExtractionTask({"merger": ("buyer", "target"), "质押": ("sub-org",)}, "auto")
+QUESTION = QuestionTask("auto")
+TEXT = 'Nokia Oyj "N" hired Pekka Lundmark (Espoo) for 1,250.5 million.'
+ZH = "甲公司质押乙公司300万股。"
+ASKED = ask(TEXT, "How much?")
+GOOD = [
+    (ENTITY, TEXT, "none"),
+    (ENTITY, TEXT, 'Nokia Oyj "N" is an organization, Pekka Lundmark is a person.'),
+    (ENTITY, ZH, "甲公司是organization，乙公司是organization。"),
+    (EVENTS, TEXT, "[]"),
+    (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","buyer":["Nokia Oyj \\"N\\""],"target":["Pekka","Espoo"]}]'),
+    (EVENTS, ZH, '[{"type":"质押","trigger":"质押","sub-org":["甲公司"]},{"type":"merger","trigger":"质押"}]'),
+    (QUESTION, ASKED, "Nokia Oyj | Espoo"),
+    (QUESTION, ASKED, "1,250.5 (million)"),
+    (QUESTION, ASKED, "= (1,250.5 - 3) / 2 * -1 (million)"),
+]
+BAD = [
+    (ENTITY, TEXT, "Ericsson is an organization."),
+    (ENTITY, TEXT, "Nokia is a bank."),
+    (ENTITY, TEXT, "Nokia is an organization"),
+    (EVENTS, TEXT, '[{"type":"loan","trigger":"hired"}]'),
+    (EVENTS, TEXT, '[{"type":"merger","trigger":"fired"}]'),
+    (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","sub-org":["Nokia"]}]'),
+    (EVENTS, TEXT, '[{"type":"merger","trigger":"hired"}'),
+    (QUESTION, ASKED, "Ericsson"),
+    (QUESTION, ASKED, "= 777 - 3"),
+    (QUESTION, ASKED, "Nokia Oyj |"),
+]
+
+
+@pytest.fixture(scope="module")
+def accepts(checkpoint: Path) -> Any:
+    tokenizer = load_tokenizer(checkpoint)
+    eos = tokenizer.token_to_id("<|im_end|>")
+    own = LLTokenizer(tokenizer.to_str(), eos_token=[eos])
+
+    def accept(task: Written, text: str, answer: str) -> bool:
+        matcher = LLMatcher(own, task.grammar(text))
+        assert not matcher.is_error(), matcher.get_error()
+        ids = tokenizer.encode(answer, add_special_tokens=False).ids
+        return bool(matcher.consume_tokens([*ids, eos]))
+
+    return accept
+
+
+@pytest.mark.parametrize(("task", "text", "answer"), GOOD)
+def test_what_is_right_may_be_said(accepts: Any, task: Any, text: str, answer: str) -> None:
+    assert task.read(answer, text) is not None
+    assert accepts(task, text, answer)
+
+
+@pytest.mark.parametrize(("task", "text", "answer"), BAD)
+def test_nothing_else_may_be_said(accepts: Any, task: Any, text: str, answer: str) -> None:
+    assert not accepts(task, text, answer)
+
+
+@pytest.mark.parametrize("task", [ENTITY, EVENTS, QUESTION])
+def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, task: Any) -> None:
+    tokenizer = load_tokenizer(small_base)
+    contract = make_contract(
+        task, small_base, template="chat", system=None, max_length=512, answer_tokens=48, tokenizer=tokenizer
+    )
+    encoder = PromptEncoder(contract, tokenizer, task)
+    model = AutoModelForCausalLM.from_pretrained(small_base, dtype=torch.float32).eval()
+    texts = [ASKED, ask(ZH, "多少？")] if task is QUESTION else [TEXT, ZH]
+    answers = generate_answers(model, encoder, texts, constrained=True)
+    own = LLTokenizer(tokenizer.to_str(), eos_token=list(contract.stop_ids))
+    for text, answer in zip(texts, answers, strict=True):
+        read = task.read(answer, text)
+        ids = tokenizer.encode(answer, add_special_tokens=False).ids
+        # A small model may not come to an end within the room; what it said so far is within the format, too.
+        assert isinstance(read, Answer) or LLMatcher(own, task.grammar(text)).consume_tokens(ids)
+        assert read is None or all(fact.grounded for fact in read.facts)
+
+
+def test_without_the_extra_the_recipe_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    recipe = parse_recipe(
+        "task: {name: entity, types: [ORG]}\ndata: {path: nowhere.jsonl}\nevaluation: {mode: constrained}\n"
+    )
+    with pytest.raises(RecipeError, match="needs llguidance"):
+        make_plan(recipe)
