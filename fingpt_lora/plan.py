@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from fingpt_lora import capability, checkpoints, earlier, mixture, runs
+from fingpt_lora import capability, checkpoints, context, earlier, mixture, runs
 from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.chat_templates import tokenizer_settings
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
@@ -150,6 +150,7 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
         tokenizer=tokenizer,
     )
     encoder = PromptEncoder(contract, tokenizer, task)
+    splits = context.in_splits(splits, recipe.data.context, encoder)
     if isinstance(task, TextTask):
         train = [chunk for row in splits.train for chunk in encoder.chunks(row.text)]
         groups = [0] * len(train)

@@ -17,6 +17,7 @@ import torch
 from fingpt_lora import capability, checkpoints
 from fingpt_lora import model as models
 from fingpt_lora.console import note, quiet
+from fingpt_lora.context import put_before
 from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, load_labelled, stream_rows
 from fingpt_lora.data.rows import NONE
@@ -126,7 +127,7 @@ def predict_file(
         table.writeheader()
     count = 0
     for chunk in _chunks(rows):
-        good = [row for row in chunk if not isinstance(row, BadRow)]
+        good = put_before([row for row in chunk if not isinstance(row, BadRow)], data.context, predictor.encoder)
         answers = iter(predictor.predict([row.text for row in good]))
         for row in chunk:
             count += 1
@@ -158,7 +159,9 @@ def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:
 def evaluate_file(predictor: Predictor, path: str) -> dict[str, Any]:
     """Score a labelled file with the run's own field and label map and return its metrics."""
     task, section = predictor.encoder.task, predictor.run.recipe.evaluation
-    rows, audit = load_labelled(path, predictor.run.recipe.data, task)
+    data = predictor.run.recipe.data
+    rows, audit = load_labelled(path, data, task)
+    rows = put_before(rows, data.context, predictor.encoder)
     names = predictor.encoder.contract.labels
     answers: Answers
     if isinstance(task, TextTask):

@@ -157,6 +157,20 @@ class PromptEncoder:
             labels += [*[IGNORED] * len(question), *verdict]
         return Example(ids, labels, prompt.shortened, tuple(branches))
 
+    def room(self, text: str) -> int:
+        """Return how many tokens an article like this one may have."""
+        return self._budgets[self.task.language(text)]
+
+    def length(self, text: str) -> int:
+        """Return how many tokens an article has."""
+        return len(self._encode_articles([text])[0].ids) if text else 0
+
+    def cut(self, text: str, budget: int) -> str:
+        """Return the beginning of an article, as much of it as has room in ``budget`` tokens."""
+        encoding = self._encode_articles([text])[0]
+        kept, shortened = _shorten(encoding, budget)
+        return text.strip()[: encoding.offsets[len(kept) - 1][1]].rstrip() if shortened else text
+
     def text(self, ids: Iterable[int]) -> str:
         """Decode ids, control tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -215,6 +215,10 @@ class DataSection(Section):
     contradictions: Literal["error", "drop", "majority", "keep"] = Field(
         "drop", description="What to do with one text under several labels in the training rows."
     )
+    context: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="Column -> tokens at most: what each row is told before its article; the last gives way first.",
+    )
     market: MarketSection | None = Field(
         None, description="data.path holds daily prices: build forecast rows from them, point in time."
     )
