@@ -1,4 +1,4 @@
-"""What a row is told beside its article: company facts, earlier prices, retrieved passages, each with room of its own."""
+"""What a row is told beside its article: company facts, earlier prices, passages, each with room of its own."""
 
 from __future__ import annotations
 
