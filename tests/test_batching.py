@@ -67,8 +67,17 @@ def adapted(shallow: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
+@pytest.fixture(params=["short", "long"])
+def row_length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which of the attention's two ways on a CPU is taken: that of short rows, or that of long ones."""
+    monkeypatch.setattr(attention, "_LONG", {"short": 10_000, "long": 1}[request.param])
+    return str(request.param)
+
+
 @pytest.mark.parametrize("padded_by", ["eager", "sdpa"])
-def test_shared_prefix_is_padded(encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str) -> None:
+def test_shared_prefix_is_padded(
+    encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str, row_length: str
+) -> None:
     model = adapted(padded_by)
     rows = examples(encoder)  # English and Chinese rows share only the system message
     shared = Collator(2, share_prefix=True)(rows)
@@ -115,7 +124,7 @@ def test_label_only_logits_are_the_full_ones(encoder: PromptEncoder, adapted: Ca
 
 
 def test_rows_without_a_common_prefix_do_not_see_each_other(
-    encoder: PromptEncoder, adapted: Callable[[str], Any]
+    encoder: PromptEncoder, adapted: Callable[[str], Any], row_length: str
 ) -> None:
     model = adapted("eager")
     rows = examples(encoder, slice(0, 3))
@@ -239,7 +248,7 @@ def test_batches_hold_one_group_and_near_lengths_and_epochs_differ() -> None:
 
 @pytest.mark.parametrize("padded_by", ["eager", "sdpa"])
 def test_branches_are_rows_of_their_own(
-    event_encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str
+    event_encoder: PromptEncoder, adapted: Callable[[str], Any], padded_by: str, row_length: str
 ) -> None:
     """Three labels asked about behind one reading of the text: the loss and gradients of three rows."""
     model = adapted(padded_by)
