@@ -16,7 +16,7 @@ from fingpt_lora.errors import ModelError
 from fingpt_lora.installed import need_llguidance
 
 
-class Grammars(LogitsProcessor):
+class Grammars(LogitsProcessor):  # type: ignore[misc]
     """Keeps the answers of a batch within a grammar each."""
 
     def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int], grammars: Sequence[str], start: int) -> None:
@@ -40,7 +40,7 @@ class Grammars(LogitsProcessor):
         for matcher in self._matchers:
             if matcher.is_error():
                 raise ModelError(f"A grammar cannot be used: {matcher.get_error().splitlines()[0]}")
-        self._seen = start
+        self._seen, self._stop_id = start, stop_ids[0]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores with minus infinity where a token would lead out of the grammar.
@@ -53,7 +53,11 @@ class Grammars(LogitsProcessor):
         mask = allocate_token_bitmask(1, scores.shape[1])
         for row, (matcher, tokens) in enumerate(zip(self._matchers, new, strict=True)):
             if matcher.is_stopped() or (tokens and not matcher.consume_tokens(tokens)) or matcher.is_stopped():
-                continue  # this answer has ended; what generate adds is padding
+                # Nothing can follow: the answer ends here, if it has not ended before.
+                kept = scores[row, self._stop_id].clone()
+                scores[row] = float("-inf")
+                scores[row, self._stop_id] = kept
+                continue
             fill_next_token_bitmask(matcher, mask)
             apply_token_bitmask_inplace(scores[row : row + 1], mask.to(scores.device))
         return scores

@@ -49,17 +49,14 @@ def _told(row: Row, budgets: Mapping[str, int], encoder: PromptEncoder) -> str:
         value = row.fields.get(column)
         if value is not None and str(value).strip():
             parts[column] = encoder.cut(" ".join(str(value).split()), budget)
-    free = encoder.room(row.text) - encoder.length(row.text)
-    for column in reversed(list(parts)):
-        over = encoder.length(_lines(parts)) - max(free, 0)
-        if over <= 0:
-            break
-        kept = encoder.length(parts[column]) - over
-        parts[column] = encoder.cut(parts[column], kept) if kept > 0 else ""
-        if not parts[column]:
-            del parts[column]
-    return f"{_lines(parts)}{row.text}"
+    room = encoder.room(row.text)
+    while parts and (over := encoder.length(_lines(parts, row.text)) - room) > 0:
+        column, words = parts.popitem()
+        kept = encoder.length(words) - over
+        if kept > 0 and (shorter := encoder.cut(words, kept)):
+            parts[column] = shorter
+    return _lines(parts, row.text)
 
 
-def _lines(parts: Mapping[str, str]) -> str:
-    return "".join(f"{column}: {words}\n" for column, words in parts.items())
+def _lines(parts: Mapping[str, str], article: str) -> str:
+    return "".join(f"{column}: {words}\n" for column, words in parts.items()) + article

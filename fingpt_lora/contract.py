@@ -179,8 +179,9 @@ def make_contract(
             before, after, end = "", "", eos
         else:
             before, after, end = f"Instruction: {task.instruction(language)}\nInput: ", "\nAnswer: ", eos
-        listed = not isinstance(task, Written | TextTask)
-        answers = {label: task.answer(label, language) for label in task.labels} if listed else {}
+        answers = {}
+        if not isinstance(task, Written | TextTask):
+            answers = {label: task.answer(label, language) for label in task.labels}
         frames[language] = Frame(before, after, answers, VERDICTS[language] if task.several else None)
     return PromptContract(
         task=task.name,

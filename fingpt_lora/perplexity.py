@@ -61,7 +61,7 @@ def score_documents(
                 logits, targets = supervised_logits(model, batch)
                 losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
             counts = [len(chunk.ids) - 1 for _, chunk in part]
-            for (place, _), own in zip(part, losses.split(counts), strict=True):
+            for (place, _), own in zip(part, torch.split(losses, counts), strict=True):
                 nll[place] += own.sum().item()
                 tokens[place] += len(own)
                 left[place] -= 1

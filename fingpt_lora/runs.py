@@ -73,7 +73,7 @@ class Run:
     @property
     def weights(self) -> Path:
         """The folder that holds what was trained: of a task of a mixture, that of the mixture."""
-        return self.folder / self.manifest.get("weights", "") / weights_folder(self.recipe)
+        return self.folder / str(self.manifest.get("weights", "")) / weights_folder(self.recipe)
 
 
 def weights_folder(recipe: Recipe) -> str:

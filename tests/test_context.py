@@ -16,7 +16,7 @@ from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import parse_recipe
 from fingpt_lora.tasks import SentimentTask
 
-ARTICLE = "Sales rose by a third."
+ARTICLE = "Sales rose by a third in the quarter, the company said."
 
 
 def encoder(checkpoint: Path, max_length: int = 512) -> PromptEncoder:

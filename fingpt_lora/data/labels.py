@@ -122,6 +122,8 @@ class LabelMap:
             if parts is None:
                 return f"its labels are not a list or text but {raw!r:.40}"
             raw = next(part for part in parts if self._one(part) is None)
+        elif isinstance(raw, Mapping) or (isinstance(raw, list) and not any(isinstance(one, str) for one in raw)):
+            return "its label is an object or a list of them, as of entities, events or questions; name another task"
         elif isinstance(raw, list):
             return f"it carries a list of labels ({_short(', '.join(map(str, raw)), 60)}), and the task takes one"
         key = _key(raw)

@@ -138,7 +138,7 @@ class QuestionTask(Asked):
             fact = Fact("number", (_plain_number(value), scale), grounded=grounded)
             return Answer(written, (fact,), {"values": [_plain_number(value)], "scale": scale, "calculation": said[2:]})
         values = said.split(_BETWEEN)
-        if not all(value and value == value.strip() for value in values):
+        if not all(value and value == value.strip() and "|" not in value for value in values):
             return None
         kind, plain = "list", tuple(sorted(_plain_words(value) for value in values))
         if len(values) == 1:
@@ -158,10 +158,11 @@ class QuestionTask(Asked):
         scales = " | ".join(_quoted(f" ({scale})") for scale in SCALES)
         chunks = json.dumps({"substring_chunks": list(document.replace("|", " "))}, ensure_ascii=False)
         return (
-            f'start: ("= " sum | spans) ({scales})?\nspans: SPAN (" | " SPAN)*\n'
+            f'start: "= " sum ({scales})? | SPANS\n'
             'sum: term ((" + " | " - ") term)*\nterm: factor ((" * " | " / ") factor)*\n'
             f'factor: "-"? (number | "(" sum ")")\nnumber: {allowed}\n'
-            f"SPAN: %regex {chunks} & /[^\\s=]([^\\n]*[^\\s)])?/\n"
+            # Spans, their separators and the scale are one terminal: of several, the first would take the space.
+            f'SPANS: SPAN (" | " SPAN)* ({scales})?\nSPAN: %regex {chunks} & /[^\\s=]([^\\n]*[^\\s)])?/\n'
         )
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:

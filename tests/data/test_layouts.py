@@ -123,14 +123,26 @@ def test_gold_headlines_as_published() -> None:
     assert "neither 0 nor 1" in str(Layout("auto", {}).read({**record, "Price Direction Up": "2"}))
 
 
+PARTIES = ("head", "tail", "text")
+
+
 def test_two_parties_stand_before_the_text() -> None:
     record = {"head": "ACME", "tail": "Rival", "relation": "owns", "text": "ACME took over Rival."}
     expected = ("ACME → Rival\nACME took over Rival.", "owns", None)
-    assert Layout("auto", {}).read(record) == expected
+    assert Layout("auto", {}, PARTIES).read(record) == expected
     cells = dict(zip("1234", record.values(), strict=True))
     places = {"head": "1", "tail": "2", "label": "3", "text": "4"}
-    assert Layout("auto", places).read(cells) == expected
-    assert Layout("auto", places).read({**cells, "2": " "}) == "it names no tail"
-    assert "no column '2'" in str(Layout("auto", places).read({"1": "ACME", "3": "owns", "4": "x"}))
-    plain = Layout("auto", places, strict=False).read({"text": "ACME → Rival\nA text."})
+    assert Layout("auto", places, PARTIES).read(cells) == expected
+    assert Layout("auto", places, PARTIES).read({**cells, "2": " "}) == "it names no tail (data.fields: {tail: COLUMN})"
+    assert "no column '2'" in str(Layout("auto", places, PARTIES).read({"1": "ACME", "3": "owns", "4": "x"}))
+    plain = Layout("auto", places, PARTIES, strict=False).read({"text": "ACME → Rival\nA text."})
     assert not isinstance(plain, str) and plain.text == "ACME → Rival\nA text."
+
+
+def test_a_question_stands_behind_what_it_is_about() -> None:
+    asked = Layout("auto", {}, ("text", "question"))
+    found = asked.read({"context": "Sales | 5", "question": "How\nmuch?", "answer": "5"})
+    assert not isinstance(found, str) and found[:2] == ("Sales | 5\nHow much?", "5")
+    assert asked.read({"text": "Sales | 5", "answer": "5"}) == "it asks no question (data.fields: {question: COLUMN})"
+    told = Layout("pixiu", {}, ("text", "question")).read({"query": "Sales | 5\nHow much?", "answer": "5"})
+    assert not isinstance(told, str) and told.text == "Sales | 5\nHow much?"
