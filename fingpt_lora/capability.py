@@ -173,7 +173,9 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
         reason = "plain products on a CPU" if cpu else "fused attention on the GPU"
     fill("model.attn_implementation", machine.attention(training=False), reason)
     fill("training.use_cpu", cpu, "no GPU was found" if cpu else f"{machine.name} was found")
-    if "training.fp16" not in written:
+    if recipe.model.dtype == "float32":
+        fill("training.bf16", False, "the model is asked for in float32")
+    elif "training.fp16" not in written:
         fill("training.bf16", machine.bf16, "mixed precision only where the hardware has bfloat16")
     fill(
         "training.gradient_checkpointing",
@@ -242,7 +244,11 @@ def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
 
 
 def for_inference(recipe: Recipe, machine: Machine) -> Recipe:
-    """Return a run's recipe with precision and attention chosen for the machine of use, not that of training."""
-    open_model = recipe.model.model_copy(update={"dtype": "auto", "attn_implementation": "auto"})
+    """Return a run's recipe with precision and attention chosen for the machine of use, not that of training.
+
+    What was trained in float32 stays so: its answers are then those that the report was made of.
+    """
+    chosen = {"attn_implementation": "auto", "dtype": "float32" if recipe.model.dtype == "float32" else "auto"}
+    open_model = recipe.model.model_copy(update=chosen)
     filled = fill_in(recipe.model_copy(update={"model": open_model}), machine, base_bytes=0, train_rows=1)
     return resolve(recipe, [item for item in filled if item.key.startswith("model.")])

@@ -66,7 +66,7 @@ def test_no_text_from_outside_yields_a_control_token(encoder: PromptEncoder, tex
 
 
 def load_tokenizer_cached(encoder: PromptEncoder) -> list[int]:
-    return list(encoder._tokenizer.get_added_tokens_decoder())
+    return list(encoder.tokenizer.get_added_tokens_decoder())
 
 
 def test_a_control_token_in_a_story_stays_text(encoder: PromptEncoder) -> None:

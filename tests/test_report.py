@@ -307,7 +307,7 @@ def test_little_knowledge_is_enough(tmp_path: Path, scored: bool) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not stated" in page
     assert "None" not in page
-    assert "This adapter" in rendered(summary_table(metrics))
+    assert "This run" in rendered(summary_table(metrics))
 
 
 def test_all_answers_invalid_is_reported_as_it_is(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_the_table_fits_eighty_columns(labels: tuple[str, ...], scored: bool, in
     lines = [line.rstrip() for line in narrow.splitlines()]
     assert [line.rstrip() for line in wide.splitlines()] == lines  # nothing was cut or wrapped
     assert max(map(len, lines)) <= 80
-    names = ["This adapter", "Untouched base", "TF-IDF + log. reg.", "Majority label"]
+    names = ["This run", "Untouched base", "TF-IDF + log. reg.", "Majority label"]
     assert [name for line in lines for name in names if line.startswith(name) or f" {name} " in line] == names
     assert "[runs]/x" in narrow
     assert "13 training rows were removed" in narrow
@@ -343,7 +343,7 @@ def test_cautions_say_what_stands_against_trust() -> None:
     assert "Few test rows of: negative (" in said(measured(30))
     assert "up to 10.0\u00a0% errors remain possible" in said(measured(30, 20.0))
     assert "10.0\u00a0% of the answers are not a label" in said(measured(400, invalid=0.1))
-    assert "of the rows labelled" in said(measured(400, -0.5))
+    assert "Less than half is found of: " in said(measured(400, -0.5))
     assert "overconfident" in said(measured(400, -0.5))
     assert "40 of the 400 test rows repeat another one" in said(measured(), {"duplicates": {"within_test": 40}})
     assert "5 test texts carry several labels" in said(measured(), {"contradictions": {"test": 5}})
