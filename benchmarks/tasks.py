@@ -1,7 +1,8 @@
 """Every task beside its baselines, on your own copies of public data; one whole run of a recipe each.
 
     python -m benchmarks.tasks --sentifm train.jsonl --sentivent train.jsonl --headlines gold.csv
-        --phrasebank Sentences_50Agree.txt --finre train.jsonl --forecast
+        --phrasebank Sentences_50Agree.txt --finre train.jsonl --fin5 FIN5.txt --fewfc train.jsonl
+        --tatqa tatqa_dataset_dev.json --text sentivent.jsonl --forecast
 
 Only what is named is run. Runs are kept in ``--runs`` and continue where they were stopped; each tells its time, which
 means little on a machine that does something else. Writes ``benchmarks/results/tasks.json``, where a data set that is
@@ -17,7 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, run_recipe, write_results
+from benchmarks.common import ROOT, in_own_process, run_recipe, write_results
+from fingpt_lora.evaluate import figures, predict_split
+from fingpt_lora.plan import make_plan
+from fingpt_lora.predict import Predictor
+from fingpt_lora.recipe import load_recipe
 
 _SENTIVENT = {
     "Product/Service": "product",
@@ -49,6 +54,7 @@ class Job:
     recipe: str
     figure: str
     settings: tuple[str, ...] = ()
+    constrained: bool = False  # measured a second time, with answers kept within their grammar
 
 
 JOBS = {
@@ -62,11 +68,24 @@ JOBS = {
         "weighted_f1",
         ("data.split={method: random, test: 0.25, seed: 42}", "training.num_train_epochs=4"),
     ),
+    "fin5": Job("FIN5, entities by span", "entities", "micro_f1"),
+    "fewfc": Job(
+        "FewFC, roles of events (Chinese), 800 training rows",
+        "event_extraction",
+        "role_f1",
+        ("data.limit=800", "evaluation.base_model=false"),
+        constrained=True,
+    ),
+    "tatqa": Job("TAT-QA, exact match", "questions", "accuracy"),
+    "text": Job("SENTiVENT's articles as raw text", "text", "perplexity", ("training.num_train_epochs=2",)),
     "forecast": Job("direction in 5 sessions, 5 shares", "forecast", "accuracy"),
 }
-FIGURES = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "question_f1", "mcc", "ece")
-COLUMNS = {"test": "this recipe", "tfidf_logreg": "TF-IDF", "base_model": "untouched base", "majority": "majority"}
+FIGURES = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "question_f1", "mcc", "ece", "trigger_f1", "role_f1")
+FIGURES += ("invalid_rate", "grounded_rate", "perplexity", "bits_per_byte")
+COLUMNS = {"test": "this recipe", "tfidf_logreg": "TF-IDF", "by_heart": "known from training"}
+COLUMNS |= {"base_model": "untouched base", "majority": "majority"}
 NAMES = {"accuracy": "accuracy", "micro_f1": "micro F1", "weighted_f1": "weighted F1", "question_f1": "yes/no F1"}
+NAMES |= {"role_f1": "role F1", "perplexity": "perplexity"}
 
 
 def measure(name: str, data: str | None, folder: Path) -> dict[str, Any]:
@@ -75,6 +94,8 @@ def measure(name: str, data: str | None, folder: Path) -> dict[str, Any]:
     settings = [*job.settings, *([f"data.path={data}"] if data else []), f"output={folder}"]
     metrics, trained_at = run_recipe(job.recipe, settings, folder)
     found = {"test": metrics["test"], **metrics["baselines"]}
+    if job.constrained:
+        found["constrained"] = in_own_process(constrained, job.recipe, settings, folder)
     return {
         **{side: {key: figures[key] for key in FIGURES if key in figures} for side, figures in found.items()},
         "interval": metrics["test"]["intervals"][job.figure],
@@ -82,6 +103,24 @@ def measure(name: str, data: str | None, folder: Path) -> dict[str, Any]:
         "train": metrics["train"],
         "commit": trained_at,
     }
+
+
+def constrained(recipe: str, settings: list[str], folder: Path) -> dict[str, Any]:
+    """Return the figures of a finished run on its test rows, with answers kept within their grammar."""
+    plan = make_plan(load_recipe(ROOT / "recipes" / f"{recipe}.yaml", [*settings, "evaluation.mode=constrained"]))
+    return figures(predict_split(plan, Predictor.load(folder).model, plan.splits.test, "Constrained answers"))
+
+
+def articles(sentivent: str, folder: Path) -> str:
+    """Write the articles of SENTiVENT, which come as sentences, and return the file."""
+    found: dict[str, list[str]] = {}
+    for line in Path(sentivent).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        found.setdefault(row["document"], []).append(row["text"])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "articles.jsonl"
+    path.write_text("".join(json.dumps({"text": " ".join(texts)}) + "\n" for texts in found.values()), encoding="utf-8")
+    return str(path)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -117,6 +156,8 @@ def main() -> None:
     saved = ROOT / "benchmarks" / "results" / "tasks.json"
     results = json.loads(saved.read_text(encoding="utf-8"))["results"] if saved.is_file() else {}
     for name, data in named.items():
+        if name == "text":
+            data = articles(data, arguments.runs)
         results[name] = measure(name, data if isinstance(data, str) else None, arguments.runs / name)
     results = {name: results[name] for name in JOBS if name in results}
     write_results("tasks", {"results": results})

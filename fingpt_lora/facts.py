@@ -62,18 +62,30 @@ def fact_metrics(sets: FactSets, *, bootstrap: int = 1000, confidence: float = 0
     exact = np.array([one == other for one, other in zip(sets.gold, sets.predicted, strict=True)])
     draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=bootstrap)
 
+    parts = {
+        part: [
+            np.array([sum(fact.part == part for fact in own) for own in facts]) for facts in (right, sets.gold, said)
+        ]
+        for part in sorted({fact.part for facts in (*sets.gold, *said) for fact in facts} - {""})
+    }
+
     def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return {"accuracy": weights @ exact / rows, **f1_figures(weights @ hits, weights @ gold, weights @ answers)}
+        return {
+            "accuracy": weights @ exact / rows,
+            **f1_figures(weights @ hits, weights @ gold, weights @ answers),
+            **{
+                f"{part}_f1": divide(2 * (weights @ hits), weights @ gold + weights @ answers)
+                for part, (hits, gold, answers) in parts.items()
+            },
+        }
 
     stated = [fact for facts in said for fact in facts]
-    parts = sorted({fact.part for facts in (*sets.gold, *said) for fact in facts} - {""})
     return {
         "rows": rows,
         **{name: float(values[0]) for name, values in figures(np.ones((1, rows))).items()},
         "invalid_rate": sum(facts is None for facts in sets.predicted) / rows,
         "grounded_rate": sum(fact.grounded for fact in stated) / len(stated) if stated else 1.0,
         "per_class": per_label(sets.labels, hits.sum(axis=0), gold.sum(axis=0), answers.sum(axis=0)),
-        **{f"{part}_f1": _part_f1(part, right, sets.gold, said) for part in parts},
         "intervals": {name: interval(values, confidence) for name, values in figures(draws).items()},
         "confidence": confidence,
     }
@@ -81,8 +93,3 @@ def fact_metrics(sets: FactSets, *, bootstrap: int = 1000, confidence: float = 0
 
 def _counts(facts: Sequence[frozenset[Fact]], labels: tuple[str, ...]) -> np.ndarray:
     return np.array([[sum(fact.kind == label for fact in own) for label in labels] for own in facts])
-
-
-def _part_f1(part: str, *counted: Sequence[frozenset[Fact]]) -> float:
-    hits, gold, answers = (np.array(sum(fact.part == part for own in one for fact in own)) for one in counted)
-    return float(divide(2 * hits, gold + answers))

@@ -38,6 +38,7 @@ _OF_TASK = {
     "choice": {"choices", "question"},
     "entity": {"types"},
     "event_extraction": {"roles"},
+    "relation_extraction": {"choices"},
     "question": set[str](),
     "text": set[str](),
 }
@@ -47,6 +48,7 @@ _NEEDED = {
     "choice": ("choices", "question"),
     "entity": ("types",),
     "event_extraction": ("roles",),
+    "relation_extraction": ("choices",),
 }
 
 
@@ -62,6 +64,7 @@ class TaskSection(Section):
         "choice",
         "entity",
         "event_extraction",
+        "relation_extraction",
         "question",
         "text",
     ] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
@@ -80,7 +83,8 @@ class TaskSection(Section):
     )
 
     choices: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
-        (), description="choice and relation: the labels; or label -> the answer that stands for it."
+        (),
+        description="choice, relation and relation_extraction: the labels; or label -> the answer that stands for it.",
     )
     question: str | None = Field(None, description="choice: what is asked, in the language of the answers.")
 

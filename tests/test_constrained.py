@@ -23,10 +23,12 @@ from fingpt_lora.tasks.base import Answer, Written
 from fingpt_lora.tasks.entity import EntityTask
 from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.question import QuestionTask, ask
+from fingpt_lora.tasks.relation_extraction import RelationExtractionTask
 
 ENTITY = EntityTask({"PER": "person", "ORG": "organization"}, "auto")
 EVENTS = EventExtractionTask({"merger": ("buyer", "target"), "质押": ("sub-org",)}, "auto")
 QUESTION = QuestionTask("auto")
+RELATIONS = RelationExtractionTask({"hires": "hires", "works_in": "works in"}, "auto")
 TEXT = 'Nokia Oyj "N" hired Pekka Lundmark (Espoo) for 1,250.5 million.'
 ZH = "甲公司质押乙公司300万股。"
 ASKED = ask(TEXT, "How much?")
@@ -37,6 +39,8 @@ GOOD = [
     (EVENTS, TEXT, "[]"),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","buyer":["Nokia Oyj \\"N\\""],"target":["Pekka","Espoo"]}]'),
     (EVENTS, ZH, '[{"type":"质押","trigger":"质押","sub-org":["甲公司"]},{"type":"merger","trigger":"质押"}]'),
+    (RELATIONS, TEXT, "none"),
+    (RELATIONS, TEXT, "hires: Nokia Oyj, Pekka Lundmark; works in: Pekka, Espoo."),
     (QUESTION, ASKED, "Nokia Oyj | Espoo"),
     (QUESTION, ASKED, "1,250.5 (million)"),
     (QUESTION, ASKED, "= (1,250.5 - 3) / 2 * -1 (million)"),
@@ -49,6 +53,8 @@ BAD = [
     (EVENTS, TEXT, '[{"type":"merger","trigger":"fired"}]'),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","sub-org":["Nokia"]}]'),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired"}'),
+    (RELATIONS, TEXT, "hires: Nokia, Ericsson."),
+    (RELATIONS, TEXT, "hires: Nokia."),
     (QUESTION, ASKED, "Ericsson"),
     (QUESTION, ASKED, "= 777 - 3"),
     (QUESTION, ASKED, "Nokia Oyj |"),
@@ -81,7 +87,7 @@ def test_nothing_else_may_be_said(accepts: Any, task: Any, text: str, answer: st
     assert not accepts(task, text, answer)
 
 
-@pytest.mark.parametrize("task", [ENTITY, EVENTS, QUESTION])
+@pytest.mark.parametrize("task", [ENTITY, EVENTS, QUESTION, RELATIONS])
 def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, task: Any) -> None:
     tokenizer = load_tokenizer(small_base)
     contract = make_contract(

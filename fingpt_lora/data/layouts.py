@@ -21,7 +21,7 @@ _TEXT = (
 )
 _LABEL = (
     *("label", "labels", "events", "entities", "spans", "sentiment", "output", "target", "answer", "gold", "class"),
-    *("relation", "标签", "情感", "事件", "关系"),
+    *("relation", "relations", "标签", "情感", "事件", "关系"),
 )
 _LANGUAGE = ("language", "lang")
 _QUESTION = ("question", "问题")

@@ -11,6 +11,7 @@ from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.forecast import ForecastTask
 from fingpt_lora.tasks.headline import headline_task
 from fingpt_lora.tasks.question import QuestionTask
+from fingpt_lora.tasks.relation_extraction import RelationExtractionTask
 from fingpt_lora.tasks.sentiment import SentimentTask
 from fingpt_lora.tasks.text import TextTask
 
@@ -27,6 +28,8 @@ def build_task(section: TaskSection) -> Labelled | Written | TextTask:
         return relation_task(section.choices, section.language)
     if section.name == "entity":
         return EntityTask(named(section.types), section.language)
+    if section.name == "relation_extraction":
+        return RelationExtractionTask(named(section.choices), section.language)
     if section.name == "event_extraction":
         return EventExtractionTask(section.roles, section.language)
     if section.name == "question":
