@@ -84,7 +84,7 @@ class TaskSection(Section):
 
     choices: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
         (),
-        description="choice, relation and relation_extraction: the labels; or label -> the answer that stands for it.",
+        description="choice, relation, relation_extraction: the labels; or label -> its answer.",
     )
     question: str | None = Field(None, description="choice: what is asked, in the language of the answers.")
 

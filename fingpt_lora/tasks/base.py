@@ -66,7 +66,7 @@ def named(words: Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
     return words if isinstance(words, Mapping) else {word: word for word in words}
 
 
-def substring(name: str, text: str, escape: Callable[[str], str] = str) -> str:
+def substring(name: str, text: str, escape: Callable[[str], str] = str, without: str = "") -> str:
     """Return the rule of a Lark grammar, in llguidance's dialect, for a piece of a text.
 
     It holds something, and neither begins nor ends with white space.
@@ -75,9 +75,11 @@ def substring(name: str, text: str, escape: Callable[[str], str] = str) -> str:
         name: of the rule, in capitals.
         text: where the piece stands.
         escape: how a character is written in the answer.
+        without: characters that the piece cannot hold.
     """
     chunks = {"substring_chunks": [escape(character) for character in text]}
-    return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /\\S(.*\\S)?/s\n"
+    edge, inner = (f"[^\\s{without}]", f"[^{without}]") if without else (r"\S", ".")
+    return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /{edge}({inner}*{edge})?/s\n"
 
 
 class Asked:

@@ -131,7 +131,7 @@ class RelationExtractionTask(Asked):
         return (
             f"start: {_quoted(_NOTHING[language])} | ANSWER\n"
             f'ANSWER: ITEM ("; " ITEM)* {_quoted(_STOP[language])}\nITEM: ({words}) PARTY ", " PARTY\n'
-            + substring("PARTY", re.sub(r"[,;\n]", "\x00", text))
+            + substring("PARTY", text, without=",;")
         )
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
