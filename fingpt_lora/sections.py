@@ -41,6 +41,7 @@ _OF_TASK = {
     "relation_extraction": {"choices"},
     "question": set[str](),
     "text": set[str](),
+    "custom": {"python", "options"},
 }
 _NEEDED = {
     "event": ("types",),
@@ -49,6 +50,7 @@ _NEEDED = {
     "entity": ("types",),
     "event_extraction": ("roles",),
     "relation_extraction": ("choices",),
+    "custom": ("python",),
 }
 
 
@@ -67,6 +69,7 @@ class TaskSection(Section):
         "relation_extraction",
         "question",
         "text",
+        "custom",
     ] = Field("sentiment", description="The task: one file of fingpt_lora/tasks.")
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="Language of instruction and answer; auto decides for each row by its script."
@@ -86,6 +89,8 @@ class TaskSection(Section):
         (),
         description="choice, relation, relation_extraction: the labels; or label -> its answer.",
     )
+    python: str | None = Field(None, description="custom: the class of a task of your own, as my_tasks:Urgency.")
+    options: dict[str, Any] = Field(default_factory=dict, description="custom: what the class is called with.")
     question: str | None = Field(None, description="choice: what is asked, in the language of the answers.")
 
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(

@@ -6,7 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from fingpt_lora.data import load_splits
+from fingpt_lora.plan import make_plan
 from fingpt_lora.recipe import load_recipe, parse_recipe
 from fingpt_lora.sections import DataSection
 from fingpt_lora.tasks import SentimentTask, build_task
@@ -50,6 +53,22 @@ def test_make_would_run_what_it_says() -> None:
     )
     assert "accelerate launch -m fingpt_lora.train recipes/sentiment.yaml" in result.stdout
     assert "--constraint constraints.txt" in result.stdout
+
+
+def test_its_class_of_a_task_of_ones_own_is_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "my_tasks.py").write_text(block, encoding="utf-8")
+    rows = "".join(f"Call me {i},{('asap', 'routine')[i % 2]}\n" for i in range(20))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    recipe = parse_recipe(
+        "task: {name: custom, python: 'my_tasks:Urgency'}\ndata: {path: rows.csv, split: {method: random}}\n"
+    )
+    plan = make_plan(recipe)
+    assert plan.contract.labels == ("urgent", "routine") and len(plan.train) == 16
+    assert "urgent or routine?" in plan.encoder.text(plan.train[0].ids)
 
 
 def test_its_example_of_a_task_of_ones_own_is_one() -> None:

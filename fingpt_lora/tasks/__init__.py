@@ -5,6 +5,7 @@ from __future__ import annotations
 from fingpt_lora.sections import TaskSection
 from fingpt_lora.tasks.base import Labelled, Task, Written, named
 from fingpt_lora.tasks.choice import choice_task, relation_task
+from fingpt_lora.tasks.custom import custom_task
 from fingpt_lora.tasks.entity import EntityTask
 from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.event_extraction import EventExtractionTask
@@ -34,6 +35,8 @@ def build_task(section: TaskSection) -> Labelled | Written | TextTask:
         return EventExtractionTask(section.roles, section.language)
     if section.name == "question":
         return QuestionTask(section.language)
+    if section.name == "custom":
+        return custom_task(str(section.python), section.options)
     if section.name == "text":
         return TextTask(section.language)
     if section.name == "event":

@@ -1,0 +1,42 @@
+"""A task of one's own: a class in a Python file beside the recipe, named by it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fingpt_lora.errors import RecipeError
+from fingpt_lora.tasks.base import Labelled, Written
+
+_PARTS = ("name", "fields", "labels", "several", "aliases", "languages", "language", "instruction")
+
+
+def custom_task(place: str, options: Mapping[str, Any]) -> Labelled | Written:
+    """Return the task that ``module:Class`` makes of the options.
+
+    The module is found as Python finds any, the current folder first. Whoever runs a recipe runs the code that it names.
+
+    Raises:
+        RecipeError: there is no such class, it refuses the options, or what it makes is no task.
+    """
+    module, colon, name = place.partition(":")
+    if not colon or not name:
+        raise RecipeError(f"task.python: write it as module:Class, e.g. my_tasks:Urgency, not '{place}'.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # a console script does not look there by itself
+    try:
+        made: Any = getattr(importlib.import_module(module), name)(**options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise RecipeError(f"task.python: '{place}' cannot be used: {error}.") from None
+    missing = [part for part in _PARTS if not hasattr(made, part)]
+    if not missing and not isinstance(made, Written):
+        wanted = ("answer",) if made.several else ("answer", "parse")
+        missing = [part for part in wanted if not hasattr(made, part)]
+    if missing:
+        raise RecipeError(f"task.python: '{place}' is no task: it lacks {', '.join(missing)}.")
+    task: Labelled | Written = made
+    return task
