@@ -15,12 +15,15 @@ from rich.text import Text
 from fingpt_lora import runs
 from fingpt_lora.contract import CONTRACT_FILE
 from fingpt_lora.data.rows import NONE, labels_of
+from fingpt_lora.mixture import TASKS
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
+from fingpt_lora.tasks import TextTask
 from fingpt_lora.tasks.base import OneAnswer
 
 _BINS = 10
+_SHOWN = 120  # tokens of a document
 
 
 def show_plan(plan: Plan) -> None:
@@ -31,17 +34,19 @@ def show_plan(plan: Plan) -> None:
     console.rule("filled in for this machine")
     for item in plan.filled:
         console.print(Text(f"{item.key} = {item.value}"), Text(f"({item.reason})", style="dim"))
-    console.rule("rows")
-    console.print(_row_table(plan))
-    for line in _audit_lines(plan):
-        console.print(Text(line))
-    console.rule("prompts: what is supervised is marked")
-    for number in _sample(plan):
-        console.print(
-            Panel(_rendered(plan, plan.train[number]), title=f"training row {number + 1}", title_align="left")
-        )
-    console.rule("tokens per training row")
-    console.print(_histogram(plan))
+    for name, part in plan.tasks.items():
+        of = f"{name}: " if name else ""
+        console.rule(f"{of}rows")
+        console.print(_row_table(part))
+        for line in _audit_lines(part):
+            console.print(Text(line))
+        console.rule(f"{of}prompts: what is supervised is marked")
+        for number in _sample(part):
+            console.print(
+                Panel(_rendered(part, part.train[number]), title=f"training row {number + 1}", title_align="left")
+            )
+        console.rule(f"{of}tokens per training row")
+        console.print(_histogram(part))
     console.rule("plan")
     console.print(_closing(plan))
 
@@ -86,7 +91,10 @@ def _rendered(plan: Plan, example: Example) -> Text:
         shown = ", ".join(own) or NONE if plan.task.several else plan.contract.labels[example.labels[0]]
         return Text(f"{plan.encoder.text(example.ids)}  ").append(shown, style="bold black on green")
     text = Text()
-    pieces = itertools.groupby(zip(example.ids, example.labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+    ids, labels = example.ids, example.labels
+    if isinstance(plan.task, TextTask):
+        ids, labels = ids[:_SHOWN], labels[:_SHOWN]
+    pieces = itertools.groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
     for supervised, pairs in pieces:
         text.append(plan.encoder.text([i for i, _ in pairs]), style="bold black on green" if supervised else "")
         if supervised and example.branches:
@@ -117,14 +125,14 @@ def _closing(plan: Plan) -> Group:
         "continue": "holds this run, unfinished: training goes on from its last checkpoint",
         "done": "holds this run, finished: nothing will be computed again",
     }
-    names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, CONTRACT_FILE, f"{runs.weights_folder(plan.recipe)}/"]
-    names += [runs.THRESHOLDS] if plan.task.several else []
-    files = ", ".join([*names, "plots/", "report.html", "README.md"])
+    names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, f"{runs.weights_folder(plan.recipe)}/"]
+    own = [CONTRACT_FILE, *([runs.THRESHOLDS] if plan.task.several else []), "plots/", "report.html", "README.md"]
+    files = ", ".join([*names, *([f"{TASKS}/"] if plan.parts else own)])
     return Group(
         Text(f"base       {plan.recipe.model.base} in {plan.checkpoint}"),
         Text(f"steps      {plan.steps}"),
-        Text(f"shortened  {plan.shortened} training rows"),
-        Text(f"contract   {plan.contract.hash[:16]}"),
+        Text(f"shortened  {sum(part.shortened for part in plan.tasks.values())} training rows"),
+        *[Text(f"contract   {part.contract.hash[:16]}  {name}".rstrip()) for name, part in plan.tasks.items()],
         Text(f"run        {plan.identity[:16]}"),
         Text(
             f"folder     {folder} {words[state]}: {files}" if state == "new" else f"folder     {folder} {words[state]}"

@@ -17,7 +17,7 @@ _PARTS = ("name", "fields", "labels", "several", "aliases", "languages", "langua
 def custom_task(place: str, options: Mapping[str, Any]) -> Labelled | Written:
     """Return the task that ``module:Class`` makes of the options.
 
-    The module is found as Python finds any, the current folder first. Whoever runs a recipe runs the code that it names.
+    The module is found as Python finds any, the current folder too. Whoever runs a recipe runs the code that it names.
 
     Raises:
         RecipeError: there is no such class, it refuses the options, or what it makes is no task.
