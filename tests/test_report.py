@@ -20,7 +20,7 @@ from rich.console import Console
 from fingpt_lora.atomic import write_json
 from fingpt_lora.baselines import majority_baseline
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
-from fingpt_lora.report import ReportContext, findings, summary_table, write_html, write_plots, write_report
+from fingpt_lora.report import ReportContext, findings, summary_table, wording, write_html, write_plots, write_report
 
 LABELS = ("negative", "neutral", "positive")
 LABELS_7 = (
@@ -363,7 +363,7 @@ def test_differences_name_side_size_and_doubt() -> None:
     ("value", "shown"), [(0.12345, "0.123"), (-0.0001, "0.000"), (-0.5, "−0.500"), (None, "–"), (1, "1.000")]
 )
 def test_numbers_are_written_for_people(value: float | None, shown: str) -> None:
-    assert findings.number(value) == shown
+    assert wording.number(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_numbers_are_written_for_people(value: float | None, shown: str) -> None
     [(3.4, "3 s"), (59.4, "59 s"), (60, "1 min 00 s"), (512.3, "8 min 32 s"), (7290, "2 h 01 min")],
 )
 def test_durations_are_written_for_people(seconds: float, shown: str) -> None:
-    assert findings.duration(seconds) == shown
+    assert wording.duration(seconds) == shown
 
 
 def test_importing_the_report_loads_nothing_heavy() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fingpt_lora.atomic import write_text
-from fingpt_lora.report import findings
+from fingpt_lora.report import findings, wording
 from fingpt_lora.report.context import ReportContext
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
     )
     made.globals |= {
-        "number": findings.number,
-        "interval": findings.interval,
-        "percent": findings.percent,
-        "points": findings.points,
+        "number": wording.number,
+        "interval": wording.interval,
+        "percent": wording.percent,
+        "points": wording.points,
     }
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fingpt_lora.report import findings
+from fingpt_lora.report import findings, wording
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,13 +48,13 @@ def summary_table(
         own = row.key == "test"
         cells = [Text(_NAMES.get(row.key, row.name), style="bold" if own else "")]
         for key in columns:
-            cell = Text(findings.number(row.values[key]), style="bold" if own else "")
+            cell = Text(wording.number(row.values[key]), style="bold" if own else "")
             if key in row.intervals:
-                low, high = (findings.number(bound, 2) for bound in row.intervals[key])
+                low, high = (wording.number(bound, 2) for bound in row.intervals[key])
                 cell.append(f"\n{low}–{high}", style="dim")
             cells.append(cell)
         if invalid:
-            cells.append(Text(findings.percent(row.invalid_rate)))
+            cells.append(Text(wording.percent(row.invalid_rate)))
         table.add_row(*cells)
     table.caption = Text("\n".join(_notes(metrics, audit or {}, caption)))
     return table
