@@ -12,6 +12,7 @@ from fingpt_lora.runs import RECIPE
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 OWN = "default"  # PEFT's name of the adapter that a run trains
+_EARLIER = "earlier_"
 
 
 def adapter_folder(path: str) -> Path:
@@ -49,7 +50,7 @@ def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
     from peft import PeftModel
 
     for number, path in enumerate(paths):
-        folder, name = adapter_folder(path), f"earlier_{number}"
+        folder, name = adapter_folder(path), f"{_EARLIER}{number}"
         try:
             if merge:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -66,9 +67,16 @@ def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
     return model.eval()
 
 
-def activate(model: Any) -> None:
-    """Let all adapters of a model work together; only the run's own is trained."""
-    names = list(model.peft_config)
-    model.base_model.set_adapter(names)
+def activate(model: Any, own: str = OWN) -> None:
+    """Let a run's own adapter work together with the earlier ones beneath it; it is the only one to be trained.
+
+    What lies beside it, of other runs, does nothing.
+    """
+    model.base_model.set_adapter([*beneath(model), *([own] if own in model.peft_config else [])])
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = f".{OWN}." in name and "lora_" in name
+        parameter.requires_grad = f".{own}." in name and "lora_" in name
+
+
+def beneath(model: Any) -> list[str]:
+    """Return the names of the earlier adapters of a model."""
+    return [name for name in model.peft_config if name.startswith(_EARLIER)]
