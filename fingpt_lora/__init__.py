@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for, so that ``check`` and ``--help`` answer at once."""
     if name == "Chat":
-        from fingpt_lora.chat import Chat
+        from fingpt_lora.console import quiet
 
+        with quiet():  # some libraries say on import what they lack
+            from fingpt_lora.chat import Chat
         return Chat
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

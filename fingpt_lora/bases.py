@@ -28,7 +28,7 @@ _ADDED_ONLY = {
     "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias", "init_lora_weights",
 }  # fmt: skip
 _STARTS = (True, False, "gaussian", "orthogonal")  # of init_lora_weights: random, or nothing
-_UNSET = (None, False, "none", [], {})
+_UNSET: tuple[Any, ...] = (None, False, "none", [], {})
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in free talk, in tokens.")] = 256,
 ) -> None:
     """Ask finished runs line by line, at a prompt or from a pipe; /help there lists what else can be typed."""
-    from fingpt_lora.chat import Chat
+    from fingpt_lora import Chat
     from fingpt_lora.chat_loop import chat_here
 
     chat_here(Chat(*runs, names=name, system=system, max_new_tokens=max_new_tokens))

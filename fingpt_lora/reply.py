@@ -49,7 +49,7 @@ class Reply:
             return _NOTHING if self.label is None else json.dumps(self.label, ensure_ascii=False)
         line = said(self.label)
         shares = [f"{label} {share:.3f}" for label, share in self._shares[:3]]
-        return f"{line}  ({', '.join(shares)})" if shares else line
+        return f"{line} ({', '.join(shares)})" if shares else line
 
     @property
     def _written(self) -> bool:
