@@ -71,4 +71,4 @@ def activate(model: Any) -> None:
     names = list(model.peft_config)
     model.base_model.set_adapter(names)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = f".{OWN}." in name and "lora_" in name
+        parameter.requires_grad = f".{OWN}." in name
