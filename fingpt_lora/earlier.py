@@ -66,9 +66,15 @@ def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
     return model.eval()
 
 
+def several(model: Any) -> bool:
+    """Return whether a model carries more than one adapter."""
+    return len(getattr(model, "peft_config", ())) > 1
+
+
 def activate(model: Any) -> None:
     """Let all adapters of a model work together; only the run's own is trained."""
     names = list(model.peft_config)
-    model.base_model.set_adapter(names)
+    # The Trainer takes the first for the one that it saves and loads.
+    model.base_model.set_adapter(sorted(names, key=lambda name: name != OWN))
     for name, parameter in model.named_parameters():
         parameter.requires_grad = f".{OWN}." in name
