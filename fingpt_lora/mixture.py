@@ -30,10 +30,17 @@ def part_recipes(recipe: Recipe, mixture: MixtureSection) -> dict[str, Recipe]:
     shared = {key: getattr(recipe, key) for key in ("model", "adapter", "training")}
     found = {}
     for name, part in mixture.tasks.items():
+        idle = next(
+            (text for text in part.set if text.split(".")[0].strip() not in ("task", "data", "evaluation")), None
+        )
+        if idle is not None:
+            raise RecipeError(
+                f"mixture.tasks.{name}.set: '{idle}' has no effect; a part brings task, data and evaluation, and the "
+                "rest is the mixture's."
+            )
         own = load_recipe(part.recipe, part.set)
-        if own.mixture is not None or own.model.head == "classification":
-            what = "a mixture itself" if own.mixture is not None else "answered by a classification head"
-            raise RecipeError(f"mixture.tasks.{name}: '{part.recipe}' is {what}; name a recipe of one written task.")
+        if own.mixture is not None:
+            raise RecipeError(f"mixture.tasks.{name}: '{part.recipe}' is a mixture itself; name a recipe of one task.")
         found[name] = own.model_copy(update={**shared, "output": f"{recipe.output}/{TASKS}/{name}"})
     return found
 
@@ -81,15 +88,19 @@ def repeated(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 def identity(mixture: MixtureSection, parts: Mapping[str, str]) -> str:
     """Hash what a mixture computes: the identities of its parts and how they are mixed."""
     how = {name: {**part.model_dump(), "recipe": "", "set": []} for name, part in mixture.tasks.items()}
-    return hashlib.sha256(json.dumps([mixture.temperature, how, dict(parts)], sort_keys=True).encode()).hexdigest()
+    # Lists: the order of the tasks is that of the training rows.
+    content = [mixture.temperature, [[name, how[name], parts[name]] for name in mixture.tasks]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check(mixture: MixtureSection) -> None:
+def check(recipe: Recipe, mixture: MixtureSection) -> None:
     """Check what only shows of all tasks together.
 
     Raises:
-        RecipeError: no task is trained, or some have weights and others none.
+        RecipeError: no task is trained, some have weights and others none, or a head of one task's classes is wanted.
     """
+    if recipe.model.head == "classification":
+        raise RecipeError("model.head: the tasks of a mixture have classes of their own; leave the head out.")
     trained: list[MixturePart] = [part for part in mixture.tasks.values() if part.train]
     if not trained:
         raise RecipeError("mixture.tasks: none of them is trained; leave out train: false in one.")

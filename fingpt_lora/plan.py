@@ -20,7 +20,7 @@ from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.installed import need_llguidance
-from fingpt_lora.prompts import Example, PromptEncoder
+from fingpt_lora.prompts import Article, Example, PromptEncoder
 from fingpt_lora.sections import MixtureSection, Recipe
 from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer, Label
@@ -77,7 +77,9 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     """
     if recipe.mixture is not None:
         return _mixture_plan(recipe, recipe.mixture, world_size)
-    return _plan_of(recipe, _splits(recipe), world_size)
+    splits = _splits(recipe)
+    _need_rows(splits, recipe)
+    return _plan_of(recipe, splits, world_size)
 
 
 def _splits(recipe: Recipe) -> Splits:
@@ -86,16 +88,17 @@ def _splits(recipe: Recipe) -> Splits:
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
     if isinstance(task, ForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
-    _need_rows(splits, recipe)
     return splits
 
 
 def _mixture_plan(recipe: Recipe, section: MixtureSection, world_size: int) -> Plan:
     """Return the first task's plan with the training rows of all."""
-    mixture.check(section)
+    mixture.check(recipe, section)
     recipes = mixture.part_recipes(recipe, section)
     splits = mixture.kept_apart({name: _splits(part) for name, part in recipes.items()})
     parts = {name: _plan_of(part, splits[name], world_size) for name, part in recipes.items()}
+    if recipe.training.get("eval_strategy", "no") != "no" and not any(own.validation for own in splits.values()):
+        raise DataError("training.eval_strategy needs validation rows: set data.validation_share in a task's recipe.")
     counts = mixture.copies({name: len(part.train) for name, part in parts.items()}, section)
     seed = int(recipe.training.get("seed", 42))
     train: list[Example] = []
@@ -240,8 +243,8 @@ def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | 
 
 
 def texts(rows: Sequence[Row]) -> list[str]:
-    """Return the texts of rows."""
-    return [row.text for row in rows]
+    """Return the texts of rows, with what the model is told before them."""
+    return [Article(row.text, row.context) if row.context else row.text for row in rows]
 
 
 def labels(rows: Sequence[Row]) -> list[str]:

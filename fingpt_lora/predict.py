@@ -128,7 +128,7 @@ def predict_file(
     count = 0
     for chunk in _chunks(rows):
         good = put_before([row for row in chunk if not isinstance(row, BadRow)], data.context, predictor.encoder)
-        answers = iter(predictor.predict([row.text for row in good]))
+        answers = iter(predictor.predict(texts(good)))
         for row in chunk:
             count += 1
             if isinstance(row, BadRow):

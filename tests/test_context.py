@@ -11,7 +11,7 @@ from fingpt_lora.context import put_before
 from fingpt_lora.contract import load_tokenizer, make_contract
 from fingpt_lora.data import Row
 from fingpt_lora.errors import DataError
-from fingpt_lora.plan import make_plan
+from fingpt_lora.plan import make_plan, texts
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import parse_recipe
 from fingpt_lora.tasks import SentimentTask
@@ -26,7 +26,11 @@ def encoder(checkpoint: Path, max_length: int = 512) -> PromptEncoder:
 
 
 def told(own: PromptEncoder, budgets: dict[str, int], **fields: Any) -> str:
-    return put_before([Row(ARTICLE, "positive", "x", 1, fields=fields)], budgets, own)[0].text
+    (row,) = put_before([Row(ARTICLE, "positive", "x", 1, fields=fields)], budgets, own)
+    assert row.text == ARTICLE
+    prompt = own.text(own.prompts(texts([row]))[0].ids)
+    assert row.context + ARTICLE in prompt  # as it is asked
+    return row.context + row.text
 
 
 def test_columns_stand_before_the_article_in_the_order_of_the_recipe(checkpoint: Path) -> None:
@@ -67,11 +71,12 @@ def test_a_recipe_with_context(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("text,label,facts\n" + rows)
     plan = make_plan(parse_recipe(RECIPE.format(path=file, column="facts")))
-    assert all(row.text.startswith("facts: ") for row in (*plan.splits.train, *plan.splits.test))
+    assert all(row.context.startswith("facts: ") for row in (*plan.splits.train, *plan.splits.test))
+    assert "facts: " in plan.encoder.text(plan.train[0].ids)
     without = make_plan(
         parse_recipe(f"task: {{language: en}}\ndata: {{path: {file}, split: {{method: random, test: 0.4}}}}\n")
     )
     assert plan.identity != without.identity
-    assert [row.text.split("\n")[1] for row in plan.splits.test] == [row.text for row in without.splits.test]
+    assert [row.text for row in plan.splits.test] == [row.text for row in without.splits.test]
     with pytest.raises(DataError, match="no row has a column 'fact'. Did you mean 'facts'"):
         make_plan(parse_recipe(RECIPE.format(path=file, column="fact")))

@@ -127,7 +127,8 @@ def _labels(data: DataSection, task: Task) -> Labels:
         return Unlabelled(task.labels)
     if isinstance(task, Written):
         return WrittenLabels(task, data.labels)
-    return LabelMap(data.labels, task.aliases, several=task.several)
+    words = {**{label: label for label in task.labels}, **task.aliases}
+    return LabelMap(data.labels, words, several=task.several)
 
 
 def _check_together(data: DataSection) -> None:
