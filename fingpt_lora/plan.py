@@ -160,7 +160,7 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
     else:
         train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
         groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
-    base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model.adapters)
+    base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model)
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
     return Plan(
         resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, groups, identity, world_size

@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 import torch
 
-from fingpt_lora import capability, checkpoints
+from fingpt_lora import capability, checkpoints, earlier
 from fingpt_lora import model as models
 from fingpt_lora.console import note, quiet
 from fingpt_lora.context import put_before
@@ -53,6 +53,11 @@ class Predictor:
         run = open_run(folder)
         section = run.recipe.model
         writes = section.head != "classification"
+        if earlier.identity(section) != run.manifest.get("adapters_below", ""):
+            raise RunError(
+                f"An adapter below '{folder}' ({', '.join(section.adapters)}) is no longer the one that it was trained "
+                "on. Restore it, or train again."
+            )
         checkpoint = checkpoints.find_checkpoint(section.base, section.revision, writes=writes)
         encoder = PromptEncoder(run.contract, load_tokenizer(checkpoint), build_task(run.recipe.task))
         capability.measure()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import capability, checkpoints, mixture, runs
+from fingpt_lora import capability, checkpoints, earlier, mixture, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
@@ -168,6 +168,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "fingerprint": plan.identity,
         "data_fingerprint": plan.splits.audit.fingerprint,
         "prompt_contract": plan.contract.hash,
+        "adapters_below": earlier.identity(plan.recipe.model),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seeds": {
             "training": training.get("seed", 42),

@@ -61,7 +61,7 @@ def load_splits(
         DataError: one sentence that names file and row, and what to do; forecast rows know their outcome.
     """
     _check_together(data)
-    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields))
+    intake = Intake(data, _labels(data, task), _layout(data, task))
     held_out = {
         key: _held_out(path, data, f"data.{key}", base_dir, isinstance(task, TextTask)) if path else []
         for key, path in (("test", data.test), ("validation", data.validation))
@@ -89,7 +89,7 @@ def load_labelled(path: str, data: DataSection, task: Task, *, base_dir: Path | 
     Raises:
         DataError: as :func:`load_splits`.
     """
-    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields, strict=False))
+    intake = Intake(data, _labels(data, task), _layout(data, task, strict=False))
     prose = isinstance(task, TextTask)
     sources = open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False, prose=prose)
     rows = intake.read(sources, path)
@@ -115,11 +115,15 @@ def stream_rows(
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    layout, labels = Layout(data.layout, data.fields, task.fields, strict=False), _labels(data, task)
+    layout, labels = _layout(data, task, strict=False), _labels(data, task)
     for source in open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False):
         for record in source.records():
             row, _ = make_row(record, layout, labels, require_label)
             yield row
+
+
+def _layout(data: DataSection, task: Task, *, strict: bool = True) -> Layout:
+    return Layout(data.layout, data.fields, task.fields, answers=task.columns, strict=strict)
 
 
 def _labels(data: DataSection, task: Task) -> Labels:

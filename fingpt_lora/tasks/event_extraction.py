@@ -45,6 +45,7 @@ class EventExtractionTask(Asked):
     name = "event_extraction"
     several = False
     fields = ("text",)
+    columns = ("events",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -114,10 +115,10 @@ class EventExtractionTask(Asked):
 
     def _problem(self, events: Sequence[Mapping[str, Any]]) -> str | None:
         for event in events:
-            kind = event.get("type")
+            kind = str(event.get("type"))
             if kind not in self.roles:
                 return f"an event of the type '{kind}', which task.roles does not name"
-            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[str(kind)])), None)
+            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[kind])), None)
             if strange is not None:
                 return f"an event '{kind}' with the role '{strange}', which task.roles does not name"
         try:
