@@ -266,8 +266,25 @@ def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers
     return Predictions(answers.labels, gold, tuple(answers.predicted[i] for i in rows), probabilities)
 
 
-def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[str, Any]) -> None:
-    """Write ``metrics.json``, plots, report and model card into the run folder."""
+def write_run(
+    plan: Plan,
+    folder: Path,
+    metrics: dict[str, Any],
+    training: dict[str, Any],
+    *,
+    beside: Sequence[str] = (),
+    trained: bool = True,
+) -> None:
+    """Write ``metrics.json``, plots, report and model card into the run folder.
+
+    Args:
+        plan: of the run, or of one task of a mixture.
+        folder: of its report.
+        metrics: what :func:`evaluate_run` returned.
+        training: what happened in training.
+        beside: the other trained tasks of a mixture.
+        trained: whether this one was trained, too.
+    """
     audit = plan.splits.audit.as_dict()
     write_json(folder / runs.METRICS, {**metrics, "audit": audit})
     if plan.task.several:
@@ -295,5 +312,7 @@ def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[
         languages=[] if isinstance(plan.task, TextTask) else list(plan.contract.frames),
         method=plan.recipe.peft_type,
         classifies=plan.recipe.model.head == "classification",
+        beside=beside,
+        trained=trained,
     )
     report.write_report(folder, metrics, training["log_history"], context)

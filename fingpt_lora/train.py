@@ -112,7 +112,10 @@ def _carry_out(plan: Plan, folder: Path) -> None:
             own = folder / mixture.TASKS / name if name else folder
             if name:
                 runs.begin(own, part.recipe, part.contract, {**_manifest(part), "weights": "../.."})
-            write_run(part, own, found[name], training)
+            mixed = plan.recipe.mixture.tasks if plan.recipe.mixture else {}
+            beside = [other for other, part in mixed.items() if part.train and other != name]
+            trained = not name or mixed[name].train
+            write_run(part, own, found[name], training, beside=beside, trained=trained)
             if name:
                 runs.finish(own)
     if is_main():

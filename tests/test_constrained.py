@@ -43,6 +43,9 @@ GOOD = [
     (RELATIONS, TEXT, "hires: Nokia Oyj, Pekka Lundmark; works in: Pekka, Espoo."),
     (QUESTION, ASKED, "Nokia Oyj | Espoo"),
     (QUESTION, ASKED, "1,250.5 (million)"),
+    (QUESTION, ASKED, "Pekka Lundmark (Espoo)"),
+    (QUESTION, ASKED, "= 1250.5 / 100"),
+    (QUESTION, ASKED, "= 11"),
     (QUESTION, ASKED, "= (1,250.5 - 3) / 2 * -1 (million)"),
 ]
 BAD = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,21 @@ def test_the_last_column_gives_way_first_and_the_article_stays_whole(checkpoint:
     if "facts" in text:
         assert text.startswith("prices: up and down and up again\n")
     assert (text == ARTICLE) == (spare < 4)
+
+
+def test_spans_of_written_answers_count_in_the_text_alone(tmp_path: Path) -> None:
+    row = {"text": "Nokia rose.", "entities": [{"type": "ORG", "start": 0, "end": 5}], "facts": "A maker of phones."}
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({**row, "text": f"Nokia rose {i}."}) + "\n" for i in range(8)))
+    plan = make_plan(
+        parse_recipe(
+            "task: {name: entity, types: [ORG], language: en}\n"
+            f"data: {{path: {file}, context: {{facts: 20}}, split: {{method: random, test: 0.5}}}}\n"
+        )
+    )
+    for row_, text in zip(plan.splits.test, texts(plan.splits.test), strict=True):
+        read = plan.task.read(str(row_.label), text)  # type: ignore[attr-defined]
+        assert "facts: " in row_.context and read == row_.label
 
 
 RECIPE = """

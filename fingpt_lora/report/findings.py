@@ -185,7 +185,7 @@ def cautions(metrics: Mapping[str, Any], audit: Mapping[str, Any], shortened: in
         *_about_labels(test),
         *_about_probabilities(test),
         *[_sentence(_FOLDERS.sub("", str(warning))) for warning in audit.get("warnings") or []],
-        *_about_training(metrics, shortened),
+        *_about_training(_training_rows(metrics, audit), shortened),
     ]
 
 
@@ -251,8 +251,13 @@ def _about_probabilities(test: Mapping[str, Any]) -> Iterator[str]:
         yield f"The probabilities are {manner}: off by {100 * test['ece']:.0f} points on average (ECE)."
 
 
-def _about_training(metrics: Mapping[str, Any], shortened: int) -> Iterator[str]:
-    rows = (metrics.get("train") or {}).get("rows") or 0
+def _training_rows(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> int:
+    # Of a mixture, the metrics know those of all tasks.
+    own = (audit.get("totals") or {}).get("train") or (metrics.get("train") or {}).get("rows") or 0
+    return int(own)
+
+
+def _about_training(rows: int, shortened: int) -> Iterator[str]:
     if rows and shortened > _MANY * rows:
         yield f"{shortened:,} of {rows:,} training articles were shortened to fit; what was cut off is not learned."
 
