@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def articles(rows: list[tuple[str, str]], count: int, parts: int) -> list[tuple[
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Draw rows per second against length and against batch size, one line per side."""
+    """Draw rows per second against length and against batch size, one line per side; what was killed has no point."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -40,6 +41,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     for axis, (varied, ticks, label) in zip(axes, drawn, strict=True):
         for side in COMPARED:
             points = [one for one in results if one["varied"] == varied and one["side"] == side]
+            points = [one for one in points if one["rows_per_second"] is not None]
             axis.plot(
                 [one[varied] for one in points],
                 [one["rows_per_second"] for one in points],
@@ -68,10 +70,14 @@ def main() -> None:
             rows = write_rows(Path(folder) / "rows.csv", articles(source, batch * STEPS + 6, length // 8))
             settings = {"training.max_length": length, "training.per_device_train_batch_size": batch}
             for side in COMPARED:
-                figures = in_own_process(measure, side, rows, settings)
-                results.append({"varied": varied, "length": length, "batch": batch, "side": side, **figures})
-                note(f"{length} tokens x {batch}, {SIDES[side].text}: {figures['rows_per_second']:.2f} rows/s")
-    path = write_results("scaling", {"results": results})
+                point = {"varied": varied, "length": length, "batch": batch, "side": side}
+                try:
+                    figures = in_own_process(measure, side, rows, settings)
+                except BrokenProcessPool:  # killed, for want of memory
+                    figures = {"rows_per_second": None}
+                results.append({**point, **figures})
+                note(f"{length} tokens x {batch}, {SIDES[side].text}: {figures['rows_per_second']} rows/s")
+            path = write_results("scaling", {"results": results})
     plot(results, path.with_suffix(".png"))
 
 
