@@ -64,7 +64,7 @@ def test_options_reach_the_class(module: str) -> None:
     ("python", "options", "message"),
     [
         ("{}", "{}", "write it as module:Class"),
-        ("{}:Tune", "{}", "cannot be used: module '.*' has no attribute 'Tune'"),
+        ("{}:Tune", "{}", "cannot be used: AttributeError: module '.*' has no attribute 'Tune'"),
         ("no_such_module:Tone", "{}", "No module named 'no_such_module'"),
         ("{}:Tone", "{colour: red}", "unexpected keyword argument 'colour'"),
         ("{}:Nothing", "{}", "is no task: it lacks fields, columns, labels"),

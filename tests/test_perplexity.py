@@ -103,7 +103,7 @@ def test_pretraining_then_a_task_on_top(small_base: Path, tmp_path: Path) -> Non
     for quantization in ("none", "nf4"):
         over = tmp_path / f"over_{quantization}.yaml"
         over.write_text(
-            f"model: {{base: {small_base}, quantization: {quantization}, adapters: ['{folder}']}}\n"
+            f"model: {{base: {small_base}, quantization: {quantization}, dtype: float32, adapters: ['{folder}']}}\n"
             "adapter: {r: 4, target_modules: [q_proj]}\ndata: {limit: 12}\nevaluation: {bootstrap: 100}\n"
             f"training: {{max_steps: 2, per_device_train_batch_size: 4}}\noutput: {tmp_path}/over_{quantization}\n"
         )

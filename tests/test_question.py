@@ -69,6 +69,11 @@ def test_a_calculation_is_computed(calculation: str, scale: str) -> None:
         "a | ",
         " a",
         "a ",
+        "= 1+2",
+        "= 1 + 2 ",
+        "= 1,2 + 3",
+        "= 1 / (2",
+        "x|y",
     ],
 )
 def test_no_near_miss_is_read(miss: str) -> None:
