@@ -22,7 +22,7 @@ from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.installed import need_llguidance
 from fingpt_lora.prompts import Article, Example, PromptEncoder
 from fingpt_lora.sections import MixtureSection, Recipe
-from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written, build_task
+from fingpt_lora.tasks import ForecastTask, ReasonedForecastTask, Task, TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
@@ -86,7 +86,7 @@ def _splits(recipe: Recipe) -> Splits:
     task = build_task(recipe.task)
     _mode(recipe, task)  # what cannot be asked need not be read
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
-    if isinstance(task, ForecastTask):
+    if isinstance(task, ForecastTask | ReasonedForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
     return splits
 
@@ -238,7 +238,7 @@ def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | 
     if market is None:
         return None
     if not isinstance(task, ForecastTask):
-        raise DataError("data.market makes forecast rows; set task.name: forecast.")
+        raise DataError("data.market makes forecast rows without reasons; set task.name: forecast, and no rationale.")
     return lambda files: market_rows(files, market, task.horizon, task.label_of)
 
 

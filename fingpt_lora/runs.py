@@ -56,6 +56,7 @@ _FREE = {
 _LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"head": "language_model", "knowledge_cutoff": None},
     "evaluation": {"max_new_tokens": None},
+    "task": {"rationale": False},
 }
 
 State = Literal["new", "continue", "done"]

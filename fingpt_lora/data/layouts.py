@@ -117,6 +117,8 @@ class Layout:
             return parties
         if parties and isinstance(text.value, str):
             text = _Found(f"{BETWEEN.join(parties)}\n{text.value}", True)
+        if "rationale" in self._needed and label.value is not None:
+            label = _Found({"label": label.value, "rationale": values.get("rationale")}, True)
         if "question" in self._needed:
             asked = self._mapped("question", values)
             question = asked.value if asked.found else _named(values, _QUESTION)
