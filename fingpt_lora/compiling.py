@@ -77,7 +77,7 @@ class CompileWhenItPays(TrainerCallback):  # type: ignore[misc]
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
         # A compiler that fails must not end the run, nor fill the screen: the steps after it tell what it was worth.
         torch._dynamo.config.suppress_errors = True
-        torch._logging.set_logs(all=logging.CRITICAL)
+        torch._logging.set_logs(all=logging.CRITICAL)  # type: ignore[attr-defined]
         for layer in self.layers:
             layer.compile(dynamic=True)
 
