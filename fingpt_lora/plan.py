@@ -88,6 +88,11 @@ def _splits(recipe: Recipe) -> Splits:
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
     if isinstance(task, ForecastTask | ReasonedForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
+    if recipe.model.adapters:
+        warning = (
+            "what model.adapters learned before was not compared with the test rows; see to it that it is other text"
+        )
+        splits = replace(splits, audit=replace(splits.audit, warnings=(*splits.audit.warnings, warning)))
     return splits
 
 
