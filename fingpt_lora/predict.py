@@ -16,13 +16,14 @@ import torch
 
 from fingpt_lora import capability, checkpoints, earlier
 from fingpt_lora import model as models
+from fingpt_lora.beside import Answers
 from fingpt_lora.console import note, quiet
 from fingpt_lora.context import put_before
 from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, load_labelled, stream_rows
 from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, RunError
-from fingpt_lora.evaluate import Answers, figures, gathered_answers, predict_rows
+from fingpt_lora.evaluate import figures, gathered_answers, predict_rows
 from fingpt_lora.multilabel import LabelSets, applying
 from fingpt_lora.perplexity import score_documents
 from fingpt_lora.plan import label_sets, texts
