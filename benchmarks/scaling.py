@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import in_own_process, sentences, write_results, write_rows
-from benchmarks.training import SIDES, measure
+from benchmarks.training import measure
 from fingpt_lora.console import note
 
 LENGTHS = (64, 256, 1024, 2048)
 BATCHES = (1, 4, 16)
 STEPS = 2  # the first pays for allocation
-COMPARED = ("trl_tuned", "fused")
+COMPARED = {"trl_tuned": "TRL, tuned", "fused": "this project"}
 
 
 def articles(rows: list[tuple[str, str]], count: int, parts: int) -> list[tuple[str, str]]:
@@ -46,13 +46,13 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
                 [one[varied] for one in points],
                 [one["rows_per_second"] for one in points],
                 "o-",
-                label=SIDES[side].text,
+                label=COMPARED[side],
             )
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="rows per second")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COMPARED), frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -73,10 +73,11 @@ def main() -> None:
                 point = {"varied": varied, "length": length, "batch": batch, "side": side}
                 try:
                     figures = in_own_process(measure, side, rows, settings)
-                except BrokenProcessPool:  # killed, for want of memory
-                    figures = {"rows_per_second": None}
+                    told = f"{figures['rows_per_second']:.2f} rows/s"
+                except BrokenProcessPool:
+                    figures, told = {"rows_per_second": None}, "killed, for want of memory"
                 results.append({**point, **figures})
-                note(f"{length} tokens x {batch}, {SIDES[side].text}: {figures['rows_per_second']} rows/s")
+                note(f"{length} tokens x {batch}, {COMPARED[side]}: {told}")
             path = write_results("scaling", {"results": results})
     plot(results, path.with_suffix(".png"))
 
