@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,55 @@ def chat_frame(
     Raises:
         PromptError: there is no template, or it cannot render a question and its answer.
     """
-    source = settings.get("chat_template")
-    if not source:
+    if not settings.get("chat_template"):
         raise PromptError(
             f"The model in '{checkpoint}' has no chat template (it is a base model, not a chat model). Set "
             "'model.prompt: fingpt' to use the plain Instruction/Input/Answer prompt."
         )
+    messages = [{"role": "user", "content": f"{instruction}\n{_ARTICLE}"}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    asked = _rendered(settings, messages, checkpoint)
+    answer = {"role": "assistant", "content": _ANSWER}
+    answered = _rendered(settings, [*messages, answer], checkpoint, ask=False)
+    before, found, after = asked.partition(_ARTICLE)
+    _, answer_found, end = answered.partition(_ANSWER)
+    if not found or not answer_found:
+        raise PromptError(f"The chat template in '{checkpoint}' drops or rewrites the message it is given.")
+    return before, after, end
+
+
+def conversation_frame(settings: Mapping[str, Any], roles: Sequence[str], checkpoint: Path) -> list[str]:
+    """Render the chat template around a conversation: what stands before, between and after its messages.
+
+    Args:
+        settings: from :func:`tokenizer_settings`.
+        roles: of each message, the last being that of a user.
+        checkpoint: where the template is from.
+
+    Raises:
+        PromptError: there is no template, or it cannot render such a conversation.
+    """
+    if not settings.get("chat_template"):
+        raise PromptError(
+            f"The model in '{checkpoint}' has no chat template, so nobody can talk freely with it. Ask the run's task."
+        )
+    marks = [f"\u0002{number}\u0003" for number in range(len(roles))]
+    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    rest = _rendered(settings, messages, checkpoint)
+    frame = []
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        if not found:
+            raise PromptError(f"The chat template in '{checkpoint}' drops or rewrites the messages it is given.")
+        frame.append(before)
+    return [*frame, rest]
+
+
+def _rendered(
+    settings: Mapping[str, Any], messages: Sequence[Mapping[str, str]], checkpoint: Path, *, ask: bool = True
+) -> str:
+    """Render the chat template, up to where an answer begins, or with ``ask`` unset to the end of the last message."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -69,22 +112,9 @@ def chat_frame(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.globals["raise_exception"] = refuse
-    messages = [{"role": "user", "content": f"{instruction}\n{_ARTICLE}"}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
     tokens = {key: value for key, value in settings.items() if key.endswith("_token")}
     try:
-        template = environment.from_string(source)
-        asked = template.render(messages=messages, add_generation_prompt=True, **tokens)
-        answered = template.render(
-            messages=[*messages, {"role": "assistant", "content": _ANSWER}],
-            add_generation_prompt=False,
-            **tokens,
-        )
+        template = environment.from_string(settings["chat_template"])
+        return template.render(messages=messages, add_generation_prompt=ask, **tokens)
     except TemplateError as error:
         raise PromptError(f"The chat template in '{checkpoint}' cannot render this prompt: {error}.") from None
-    before, found, after = asked.partition(_ARTICLE)
-    _, answer_found, end = answered.partition(_ANSWER)
-    if not found or not answer_found:
-        raise PromptError(f"The chat template in '{checkpoint}' drops or rewrites the message it is given.")
-    return before, after, end

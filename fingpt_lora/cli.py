@@ -94,6 +94,22 @@ def predict(
 
 
 @app.command()
+def chat(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, e.g. runs/sentiment.", metavar="RUN...")],
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Name of a run, one for each; default: of its folder.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System message of free talk.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in free talk, in tokens.")] = 256,
+) -> None:
+    """Ask finished runs line by line, at a prompt or from a pipe; /help there lists what else can be typed."""
+    from fingpt_lora import Chat
+    from fingpt_lora.chat_loop import chat_here
+
+    chat_here(Chat(*runs, names=name, system=system, max_new_tokens=max_new_tokens))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors that complete YAML."""
     from fingpt_lora.recipe import json_schema
@@ -104,6 +120,9 @@ def schema() -> None:
 def _prediction_table(texts: list[str], answers: list[dict[str, Any]]) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
+
+    from fingpt_lora.reply import said
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("text", ratio=1)
@@ -114,27 +133,14 @@ def _prediction_table(texts: list[str], answers: list[dict[str, Any]]) -> Any:
         table.add_column(name, justify="right")
     if names and not columns:
         table.add_column("most probable")
-    from rich.text import Text
-
     for text, answer in zip(texts, answers, strict=True):
         shares = answer["probabilities"] or {}
         cells = [f"{shares[name]:.3f}" for name in columns]
         if names and not columns:
             first = sorted(shares, key=lambda name: -shares[name])[:3]
             cells.append("\n".join(f"{name} {shares[name]:.3f}" for name in first))
-        table.add_row(Text(text), Text(_said(answer["label"])), *cells)
+        table.add_row(Text(text), Text(said(answer["label"])), *cells)
     return table
-
-
-def _said(label: Any) -> str:
-    """Return an answer for a person: a label, several, or what a written one says."""
-    if label is None:
-        return "(no valid answer)"
-    if isinstance(label, list) and all(isinstance(one, str) for one in label):
-        return ", ".join(label) or "none"
-    if isinstance(label, list):
-        return "\n".join(json.dumps(one, ensure_ascii=False) for one in label) or "none"
-    return str(label)
 
 
 def _print(renderable: Any) -> None:

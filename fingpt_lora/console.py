@@ -55,6 +55,24 @@ def quiet() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
+@contextlib.contextmanager
+def progress_bar(what: str | None, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar on standard error while the block runs, from rank 0 only, and yield what moves it by some rows.
+
+    Args:
+        what: shown beside it; without, there is no bar, and None is yielded.
+        total: rows.
+    """
+    if what is None or not is_main():
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=what, unit="row", leave=False, dynamic_ncols=True) as bar:
+        update: Callable[[int], None] = bar.update
+        yield update
+
+
 def run_safely(action: Callable[[], object]) -> None:
     """Call ``action`` and turn this package's errors into one sentence on standard error and an exit code."""
     try:

@@ -13,6 +13,7 @@ from fingpt_lora.sections import ModelSection
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 OWN = "default"  # PEFT's name of the adapter that a run trains
+_EARLIER = "earlier_"
 
 
 def folders(section: ModelSection) -> list[Path]:
@@ -63,7 +64,7 @@ def put_under(model: Any, below: Sequence[Path], *, merge: bool) -> Any:
     from peft import PeftModel
 
     for number, folder in enumerate(below):
-        name = f"earlier_{number}"
+        name = f"{_EARLIER}{number}"
         try:
             if merge:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -85,13 +86,20 @@ def several(model: Any) -> bool:
     return len(getattr(model, "peft_config", ())) > 1
 
 
-def activate(model: Any) -> None:
-    """Let all adapters of a model work together; only the run's own is trained."""
-    names = list(model.peft_config)
+def activate(model: Any, own: str = OWN) -> None:
+    """Let a run's own adapter work together with the earlier ones beneath it; it is the only one to be trained.
+
+    What lies beside it, of other runs, does nothing.
+    """
     # The Trainer takes the first for the one that it saves and loads.
-    model.base_model.set_adapter(sorted(names, key=lambda name: name != OWN))
+    model.base_model.set_adapter([*([own] if own in model.peft_config else []), *beneath(model)])
     for name, module in model.named_modules():
-        if ".lora_dropout." in name and not name.endswith(f".{OWN}"):
+        if ".lora_dropout." in name and not name.endswith(f".{own}"):
             module.p = 0.0  # what is below is fixed, also while the next is trained
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = f".{OWN}." in name
+        parameter.requires_grad = f".{own}." in name
+
+
+def beneath(model: Any) -> list[str]:
+    """Return the names of the earlier adapters of a model."""
+    return [name for name in model.peft_config if name.startswith(_EARLIER)]

@@ -13,7 +13,7 @@ from fingpt_lora import checkpoints, report, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.beside import Answers, baselines_of
 from fingpt_lora.classifier import score_classes
-from fingpt_lora.console import is_main
+from fingpt_lora.console import is_main, progress_bar
 from fingpt_lora.data import Row
 from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.facts import FactSets, fact_metrics, fact_sets
@@ -76,9 +76,9 @@ def predict_split(plan: Plan, model: torch.nn.Module, rows: Sequence[Row], what:
     rank, world = _rank_and_world(model)
     mine = texts(rows)[rank::world]
     if isinstance(plan.task, TextTask):
-        with _progress(what, len(mine)) as progress:
+        with progress_bar(what, len(mine)) as progress:
             return _all_losses(score_documents(model, plan.encoder, mine, progress), rank, world)
-    with _progress(what, len(mine)) as progress:
+    with progress_bar(what, len(mine)) as progress:
         predicted, probabilities = predict_rows(model, plan.encoder, mine, plan.recipe.evaluation, progress)
     if world > 1:
         from accelerate.utils import gather_object
@@ -143,27 +143,6 @@ def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
     ):
         return 0, 1
     return state.process_index, state.num_processes
-
-
-class _progress:
-    """A rich progress bar on standard error for rank 0, or nothing."""
-
-    def __init__(self, what: str | None, total: int) -> None:
-        self._what, self._total = what, total
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int], None] | None:
-        if self._what is None or not is_main():
-            return None
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(total=self._total, desc=self._what, unit="row", leave=False, dynamic_ncols=True)
-        update: Callable[[int], None] = self._bar.update
-        return update
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def evaluate_base(plan: Plan, base: torch.nn.Module) -> Answers | None:

@@ -1,8 +1,9 @@
-"""The only place where tokens are sampled: greedy answers, for what cannot be scored by label."""
+"""The only place where tokens are sampled: greedy answers, for what cannot be scored by label, and free talk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
@@ -78,3 +79,36 @@ def generate_answers(
     finally:
         model.train(was_training)
     return answers
+
+
+def stream_tokens(
+    model: torch.nn.Module, ids: Sequence[int], *, stop_ids: Collection[int], max_new_tokens: int
+) -> Iterator[int]:
+    """Yield the greedy continuation of one prompt, token by token; the stop token that ends it is the last.
+
+    Whoever stops reading stops the model, which is left in the mode in which it came.
+    """
+    # A learned prompt stands before every forward's input, so nothing of earlier forwards can be kept.
+    config = getattr(model, "active_peft_config", None)
+    keep = not (config is not None and config.is_prompt_learning)
+    was_training = model.training
+    model.eval()
+    given, cache = list(ids), None
+    try:
+        for _ in range(max_new_tokens):
+            token, cache = _next_token(model, given, cache, keep)
+            yield token
+            if token in stop_ids:
+                return
+            given = [*given, token] if cache is None else [token]
+    finally:
+        model.train(was_training)
+
+
+@torch.inference_mode()
+def _next_token(model: torch.nn.Module, ids: Sequence[int], cache: Any, keep: bool) -> tuple[int, Any]:
+    """Return the most probable next token, and the keys and values so far where the model keeps any."""
+    inputs = {"past_key_values": cache} if cache is not None else {}
+    device = next(model.parameters()).device
+    output = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=keep, logits_to_keep=1, **inputs)
+    return int(output.logits[0, -1].argmax()), output.get("past_key_values") if keep else None

@@ -243,8 +243,8 @@ def load_trained(
     return merged_where_exact(adapted, section) if merge else adapted
 
 
-def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftModel:
-    """Put a saved adapter on a base model, for use, from the recipe that it was trained by.
+def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe, name: str = earlier.OWN) -> PeftModel:
+    """Put a saved adapter on a base model, for use, from the recipe that it was trained by, by a name of its own.
 
     Raises:
         ModelError: the folder holds no whole adapter, or it does not fit the model.
@@ -253,11 +253,11 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe) -> PeftMo
         raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
     try:
         with quiet(), _seeded(_seed(recipe)):
-            if isinstance(model, PeftModel):  # on top of earlier ones
-                model.load_adapter(str(folder), earlier.OWN)
-                earlier.activate(model)
+            if isinstance(model, PeftModel):  # on top of earlier ones, beside those of other runs
+                model.load_adapter(str(folder), name)
+                earlier.activate(model, name)
                 return model.requires_grad_(False).eval()
-            adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
+            adapted = PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=False)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(f"The adapter in '{folder}' does not fit this base model: {_first_line(error)}") from error
     adapted.eval()

@@ -16,11 +16,12 @@ import torch
 
 from fingpt_lora import capability, checkpoints, earlier
 from fingpt_lora import model as models
+from fingpt_lora.batching import Progress
 from fingpt_lora.beside import Answers
 from fingpt_lora.console import note, quiet
 from fingpt_lora.context import put_before
 from fingpt_lora.contract import load_tokenizer
-from fingpt_lora.data import BadRow, load_labelled, stream_rows
+from fingpt_lora.data import BadRow, Row, load_labelled, stream_rows
 from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, RunError
 from fingpt_lora.evaluate import figures, gathered_answers, predict_rows
@@ -29,6 +30,7 @@ from fingpt_lora.perplexity import score_documents
 from fingpt_lora.plan import label_sets, texts
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.runs import THRESHOLDS, Run, open_run
+from fingpt_lora.sections import ModelSection
 from fingpt_lora.tasks import TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer
 
@@ -52,26 +54,22 @@ class Predictor:
             FingptLoraError: the run is unfinished, its base is missing, or a contract does not match.
         """
         run = open_run(folder)
-        section = run.recipe.model
-        writes = section.head != "classification"
-        if earlier.identity(section) != run.manifest.get("adapters_below", ""):
-            raise RunError(
-                f"An adapter below '{folder}' ({', '.join(section.adapters)}) is no longer the one that it was trained "
-                "on. Restore it, or train again."
-            )
-        checkpoint = checkpoints.find_checkpoint(section.base, section.revision, writes=writes)
-        encoder = PromptEncoder(run.contract, load_tokenizer(checkpoint), build_task(run.recipe.task))
-        capability.measure()
-        machine = capability.detect()
-        # The machine of use decides on precision, not the one of training.
-        here = capability.for_inference(run.recipe, machine)
+        encoder = encoder_of(run)
+        section, device = section_here(run)
         with quiet():
-            model = models.load_trained(
-                run.weights, run.recipe, here.model, run.contract, device=machine.device, merge=merge
-            )
+            model = models.load_trained(run.weights, run.recipe, section, run.contract, device=device, merge=merge)
+        return cls.around(run, encoder, model)
+
+    @classmethod
+    def around(cls, run: Run, encoder: PromptEncoder, model: torch.nn.Module) -> Predictor:
+        """Put a run's prompts and thresholds around a model that is loaded.
+
+        Raises:
+            RunError: the run's thresholds cannot be read.
+        """
         return cls(run, encoder, model, _thresholds(run, encoder) if encoder.task.several else None)
 
-    def predict(self, articles: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, articles: Sequence[str], progress: Progress | None = None) -> list[dict[str, Any]]:
         """Return per text its ``label`` (None = no valid answer) and ``probabilities`` (label -> share).
 
         Of a written answer, ``label`` is what it says, as JSON types, and there are no probabilities.
@@ -84,7 +82,8 @@ class Predictor:
                 f"'{self.run.folder}' has learned raw text and answers nothing. Train a task on top of it: "
                 f"model.adapters: ['{self.run.folder}']."
             )
-        found, probabilities = predict_rows(self.model, self.encoder, articles, self.run.recipe.evaluation)
+        section = self.run.recipe.evaluation
+        found, probabilities = predict_rows(self.model, self.encoder, articles, section, progress)
         if isinstance(self.encoder.task, Written):
             return [{"label": one.content if isinstance(one, Answer) else None, "probabilities": None} for one in found]
         names = self.encoder.contract.labels
@@ -102,6 +101,44 @@ class Predictor:
             {"label": label, "probabilities": None if row is None else dict(zip(names, row, strict=True))}
             for label, row in zip(found, shares, strict=True)
         ]
+
+
+def encoder_of(run: Run) -> PromptEncoder:
+    """Return what turns texts into a run's prompts; no weights are loaded.
+
+    Raises:
+        FingptLoraError: the base is missing, or its tokenizer or the task are not those of the contract.
+    """
+    return PromptEncoder(run.contract, load_tokenizer(checkpoint_of(run)), build_task(run.recipe.task))
+
+
+def checkpoint_of(run: Run) -> Path:
+    """Return the folder of the base model of a run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    section = run.recipe.model
+    return checkpoints.find_checkpoint(section.base, section.revision, writes=section.head != "classification")
+
+
+def section_here(run: Run) -> tuple[ModelSection, str]:
+    """Return a run's ``model`` section resolved for this machine, and the device.
+
+    The machine of use decides on precision, not the one of training.
+
+    Raises:
+        RunError: an adapter below the run's own is not the one of training.
+    """
+    below = run.recipe.model
+    if earlier.identity(below) != run.manifest.get("adapters_below", ""):
+        raise RunError(
+            f"An adapter below '{run.folder}' ({', '.join(below.adapters)}) is no longer the one that it was trained "
+            "on. Restore it, or train again."
+        )
+    capability.measure()
+    machine = capability.detect()
+    return capability.for_inference(run.recipe, machine).model, machine.device
 
 
 def _thresholds(run: Run, encoder: PromptEncoder) -> np.ndarray:
@@ -133,15 +170,9 @@ def predict_file(
         table.writeheader()
     count = 0
     for chunk in _chunks(rows):
-        good = put_before([row for row in chunk if not isinstance(row, BadRow)], data.context, predictor.encoder)
-        answers = iter(predictor.predict(texts(good)))
-        for row in chunk:
+        for answer in answer_rows(predictor, chunk):
             count += 1
-            if isinstance(row, BadRow):
-                result: dict[str, Any] = {"row": count, "text": None, "label": None, "probabilities": None}
-                result["error"] = f"{row.origin}:{row.line}: {row.reason}"
-            else:
-                result = {"row": count, "text": row.text, **next(answers)}
+            result = {"row": count, **answer}
             if table:
                 shares = result.pop("probabilities") or {}
                 if isinstance(task, Written) and result["label"] is not None:
@@ -155,6 +186,21 @@ def predict_file(
         if progress:
             progress(len(chunk))
     return count
+
+
+def answer_rows(
+    predictor: Predictor, rows: Sequence[Row | BadRow], progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Return per row, in order, its ``text`` as it was asked about, and what :meth:`Predictor.predict` returns.
+
+    Of a row that cannot be used, all of it is None, and ``error`` says why.
+    """
+    context = predictor.run.recipe.data.context
+    good = put_before([row for row in rows if not isinstance(row, BadRow)], context, predictor.encoder)
+    found = predictor.predict(texts(good), progress)
+    answers = iter([{"text": row.text, **answer} for row, answer in zip(good, found, strict=True)])
+    nothing = {"text": None, "label": None, "probabilities": None}
+    return [{**nothing, "error": str(row)} if isinstance(row, BadRow) else next(answers) for row in rows]
 
 
 def _chunks(rows: Iterator[Any]) -> Iterator[list[Any]]:

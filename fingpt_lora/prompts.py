@@ -7,10 +7,11 @@ article, each is a branch *label | yes or no* of its own, which sees the article
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Encoding, Tokenizer
+from tokenizers.decoders import DecodeStream
 
 from fingpt_lora.contract import PromptContract, tokenizer_fingerprint
 from fingpt_lora.errors import PromptError
@@ -195,6 +196,31 @@ class PromptEncoder:
                 break
             kept.append(token)
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+    def conversation(self, frame: Sequence[str], said: Sequence[str]) -> list[int]:
+        """Encode a conversation: messages, as text from outside, and what a chat template puts around them.
+
+        Args:
+            frame: what stands before, between and after the messages, from
+                :func:`fingpt_lora.chat_templates.conversation_frame`.
+            said: the messages.
+        """
+        ids = self._encode_frame(frame[0])
+        for message, after in zip(said, frame[1:], strict=True):
+            ids += [*self._encode_outside(message), *self._encode_frame(after)]
+        return ids
+
+    def first_control_id(self, text: str) -> int | None:
+        """Return the first control token of a template's text, or None."""
+        return next((token for token in self._encode_frame(text) if token in self._control), None)
+
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """Decode tokens one by one, each piece as soon as its characters are whole; control tokens say nothing."""
+        stream = DecodeStream(skip_special_tokens=True)
+        for token in ids:
+            piece = stream.step(self.tokenizer, token)
+            if piece:
+                yield piece
 
     def _article_budget(self, language: Language) -> int:
         """Return how many tokens an article may have; fewer than eight are no room."""

@@ -58,7 +58,7 @@ def test_make_would_run_what_it_says() -> None:
 def test_its_class_of_a_task_of_ones_own_is_one(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (block,) = re.findall(r"```python\n(from dataclasses.*?)```", TEXT, re.DOTALL)
     (tmp_path / "my_tasks.py").write_text(block, encoding="utf-8")
     rows = "".join(f"Call me {i},{('asap', 'routine')[i % 2]}\n" for i in range(20))
     (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", encoding="utf-8")

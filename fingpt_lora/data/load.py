@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from fingpt_lora.data.audit import Audit, Keys, count_repeats, remove_leaks, settle
 from fingpt_lora.data.hub import PREFIX
@@ -15,7 +16,7 @@ from fingpt_lora.data.layouts import Layout
 from fingpt_lora.data.leaks import refuse_leaks
 from fingpt_lora.data.paths import format_of
 from fingpt_lora.data.point_in_time import purge
-from fingpt_lora.data.rows import BadRow, Row
+from fingpt_lora.data.rows import BadRow, Record, Row
 from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forward
 from fingpt_lora.errors import DataError
@@ -120,6 +121,23 @@ def stream_rows(
         for record in source.records():
             row, _ = make_row(record, layout, labels, require_label)
             yield row
+
+
+def rows_in_memory(
+    records: Iterable[Mapping[str, Any]], data: DataSection, task: Task, column: str
+) -> list[Row | BadRow]:
+    """Return the rows of records in memory, without labels; what cannot be used comes as a BadRow in its place.
+
+    Args:
+        records: each with the text under ``column``, and beside it what else the task or ``data.context`` reads.
+        data: the run's; its ``fields`` name the other columns.
+        task: says which fields make up a text.
+        column: name of the texts.
+    """
+    layout = Layout("columns", {**data.fields, "text": column}, task.fields, answers=task.columns, strict=False)
+    labels = Unlabelled(task.labels)
+    numbered = (Record(record, "row", number) for number, record in enumerate(records, start=1))
+    return [make_row(record, layout, labels, require_label=False)[0] for record in numbered]
 
 
 def _layout(data: DataSection, task: Task, *, strict: bool = True) -> Layout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -64,6 +64,25 @@ def language_of(text: str) -> Language:
 def named(words: Sequence[str] | Mapping[str, str]) -> Mapping[str, str]:
     """Return name -> words to ask with, of what a recipe lists by either."""
     return words if isinstance(words, Mapping) else {word: word for word in words}
+
+
+def occurrences(words: Iterable[str], text: str) -> dict[str, list[int]]:
+    """Return where each of some words stands in a text: whole words, longest first, none within another.
+
+    Words that stand nowhere but within longer ones have no place; words that the text lacks are not in the result.
+    """
+    taken = [False] * len(text)
+    found: dict[str, list[int]] = {}
+    for own in sorted(dict.fromkeys(words), key=len, reverse=True):
+        before = r"(?<!\w)" if re.match(r"[A-Za-z0-9]", own) else ""
+        after = r"(?!\w)" if own[-1].isascii() and own[-1].isalnum() else ""
+        places = [match.start() for match in re.finditer(before + re.escape(own) + after, text)]
+        free = [place for place in places if not any(taken[place : place + len(own)])]
+        for place in free:
+            taken[place : place + len(own)] = [True] * len(own)
+        if places:
+            found[own] = free
+    return found
 
 
 def substring(name: str, text: str, escape: Callable[[str], str] = str, without: str = "") -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from fingpt_lora.tasks.base import Answer, Asked, Fact, Language, substring
+from fingpt_lora.tasks.base import Answer, Asked, Fact, Language, occurrences, substring
 
 _INSTRUCTIONS: dict[Language, str] = {
     "en": (
@@ -173,18 +173,13 @@ def _content(named: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 
 def _spans(named: Sequence[tuple[str, str]], text: str, *, missing: bool = True) -> tuple[Fact, ...]:
     """Return a fact per occurrence of the named words, longest first, none within another; and what has none."""
-    taken = [False] * len(text)
+    places = occurrences((words for words, _ in named), text)
     facts = []
     for words, kind in sorted(named, key=lambda one: -len(one[0])):
-        edge = [r"(?<!\w)" if re.match(r"[A-Za-z0-9]", words) else "", r"(?!\w)" if words[-1].isascii() else ""]
-        if not words[-1].isalnum():
-            edge[1] = ""
-        places = [match.start() for match in re.finditer(edge[0] + re.escape(words) + edge[1], text)]
-        free = [place for place in places if not any(taken[place : place + len(words)])]
-        for place in free:
-            taken[place : place + len(words)] = [True] * len(words)
-            facts.append(Fact(kind, (words, place)))
-        if not places and missing:
+        if words in places:
+            facts += [Fact(kind, (words, place)) for place in places[words]]
+            places[words] = []  # of one name under two types, the first has them
+        elif missing:
             facts.append(Fact(kind, (words, -1), grounded=words in text))
     return tuple(facts)
 
