@@ -70,10 +70,10 @@ JOBS = {
     ),
     "fin5": Job("FIN5, entities by span", "entities", "micro_f1"),
     "fewfc": Job(
-        "FewFC, roles of events (Chinese), 800 training rows",
+        "FewFC, roles of events (Chinese), 400 training rows",
         "event_extraction",
         "role_f1",
-        ("data.limit=800", "evaluation.base_model=false"),
+        ("data.limit=400", "data.split.test=0.04", "evaluation.base_model=false"),
         constrained=True,
     ),
     "tatqa": Job("TAT-QA, exact match", "questions", "accuracy"),

@@ -192,6 +192,7 @@ def _train_trl(plan: Plan, tuned: bool, folder: Path) -> list[float]:
             output_dir=str(folder),
             num_train_epochs=1,
             per_device_train_batch_size=batch,
+            max_length=plan.recipe.training["max_length"],  # TRL would cut the answers off longer rows
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,

@@ -7,6 +7,7 @@ CPU, less from the on-disk cache; it saves the passes over memory of norms, rota
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import statistics
@@ -74,8 +75,9 @@ class CompileWhenItPays(TrainerCallback):  # type: ignore[misc]
     def _compile(self) -> None:
         # The default is below /tmp, which a restart of the machine empties.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-        # A compiler that fails must not end the run.
+        # A compiler that fails must not end the run, nor fill the screen: the steps after it tell what it was worth.
         torch._dynamo.config.suppress_errors = True
+        torch._logging.set_logs(all=logging.CRITICAL)  # type: ignore[attr-defined]
         for layer in self.layers:
             layer.compile(dynamic=True)
 

@@ -16,31 +16,44 @@ from fingpt_lora.errors import ModelError
 from fingpt_lora.installed import need_llguidance
 
 
+class Tokens:
+    """What llguidance knows of a tokenizer and a model; made once, used for any number of batches."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int], width: int) -> None:
+        """Args: tokenizer of the prompts, ids with any of which an answer may end, columns of the model's output.
+
+        Raises:
+            RecipeError: llguidance is not installed.
+        """
+        need_llguidance()
+        from llguidance import LLTokenizer
+
+        # Many models put out more columns than there are tokens.
+        self.known = LLTokenizer(tokenizer.to_str(), eos_token=list(stop_ids), n_vocab=width)
+        self.stop_id = stop_ids[0]
+
+
 class Grammars(LogitsProcessor):  # type: ignore[misc]
     """Keeps the answers of a batch within a grammar each."""
 
-    def __init__(self, tokenizer: Tokenizer, stop_ids: Sequence[int], grammars: Sequence[str], start: int) -> None:
+    def __init__(self, tokens: Tokens, grammars: Sequence[str], start: int) -> None:
         """Begin.
 
         Args:
-            tokenizer: of the prompts.
-            stop_ids: with any of which a whole answer may end.
+            tokens: of the model.
             grammars: of each row, in llguidance's dialect of Lark.
             start: length of the padded prompts.
 
         Raises:
             ModelError: a grammar cannot be used.
-            RecipeError: llguidance is not installed.
         """
-        need_llguidance()
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
 
-        own = LLTokenizer(tokenizer.to_str(), eos_token=list(stop_ids))
-        self._matchers = [LLMatcher(own, grammar) for grammar in grammars]
+        self._matchers = [LLMatcher(tokens.known, grammar) for grammar in grammars]
         for matcher in self._matchers:
             if matcher.is_error():
                 raise ModelError(f"A grammar cannot be used: {matcher.get_error().splitlines()[0]}")
-        self._seen, self._stop_id = start, stop_ids[0]
+        self._seen, self._stop_id = start, tokens.stop_id
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the scores with minus infinity where a token would lead out of the grammar.

@@ -26,11 +26,12 @@ def in_splits(splits: Splits, budgets: Mapping[str, int], encoder: PromptEncoder
     parts = {
         name: tuple(put_before(getattr(splits, name), budgets, encoder)) for name in ("train", "validation", "test")
     }
-    return replace(splits, **parts, audit=replace(splits.audit, fingerprint=fingerprint(parts)))
+    told = {name: [replace(row, text=row.context + row.text) for row in rows] for name, rows in parts.items()}
+    return replace(splits, **parts, audit=replace(splits.audit, fingerprint=fingerprint(told)))
 
 
 def put_before(rows: Iterable[Row], budgets: Mapping[str, int], encoder: PromptEncoder) -> list[Row]:
-    """Return rows whose text begins with their context, a line per column.
+    """Return rows with their context, a line per column, which goes before the text.
 
     Each column is cut to its budget. Where all of it and the article have no room together, the last column gives way
     first, then the one before it, and the article, by its end, last of all.
@@ -40,23 +41,23 @@ def put_before(rows: Iterable[Row], budgets: Mapping[str, int], encoder: PromptE
         budgets: column -> tokens at most, in the order of the lines.
         encoder: cuts by its tokens.
     """
-    return [replace(row, text=_told(row, budgets, encoder)) for row in rows] if budgets else list(rows)
+    return [replace(row, context=_context(row, budgets, encoder)) for row in rows] if budgets else list(rows)
 
 
-def _told(row: Row, budgets: Mapping[str, int], encoder: PromptEncoder) -> str:
+def _context(row: Row, budgets: Mapping[str, int], encoder: PromptEncoder) -> str:
     parts = {}
     for column, budget in budgets.items():
         value = row.fields.get(column)
         if value is not None and str(value).strip():
             parts[column] = encoder.cut(" ".join(str(value).split()), budget)
     room = encoder.room(row.text)
-    while parts and (over := encoder.length(_lines(parts, row.text)) - room) > 0:
+    while parts and (over := encoder.length(_lines(parts) + row.text) - room) > 0:
         column, words = parts.popitem()
         kept = encoder.length(words) - over
         if kept > 0 and (shorter := encoder.cut(words, kept)):
             parts[column] = shorter
-    return _lines(parts, row.text)
+    return _lines(parts)
 
 
-def _lines(parts: Mapping[str, str], article: str) -> str:
-    return "".join(f"{column}: {words}\n" for column, words in parts.items()) + article
+def _lines(parts: Mapping[str, str]) -> str:
+    return "".join(f"{column}: {words}\n" for column, words in parts.items())

@@ -8,40 +8,54 @@ from pathlib import Path
 from typing import Any
 
 from fingpt_lora.errors import ModelError
-from fingpt_lora.runs import RECIPE
+from fingpt_lora.runs import RECIPE, open_run
+from fingpt_lora.sections import ModelSection
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 OWN = "default"  # PEFT's name of the adapter that a run trains
 _EARLIER = "earlier_"
 
 
-def adapter_folder(path: str) -> Path:
-    """Return the folder of the adapter that a recipe names: a run, or what PEFT has saved.
+def folders(section: ModelSection) -> list[Path]:
+    """Return the folders of all adapters below, in order: of a run, first those that it stands on itself.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or it was trained on another base or by another method.
     """
-    folder = Path(path).expanduser()
-    inner = folder / "adapter" if (folder / RECIPE).is_file() else folder
-    if not all((inner / name).is_file() for name in _FILES):
-        raise ModelError(
-            f"model.adapters: '{path}' is neither a finished run nor a folder with {' and '.join(_FILES)}."
-        )
-    return inner
+    found: list[Path] = []
+    for path in section.adapters:
+        folder = Path(path).expanduser()
+        if (folder / RECIPE).is_file():
+            run = open_run(folder)
+            own = run.recipe.model
+            if run.recipe.peft_type != "LORA" or own.head == "classification":
+                raise ModelError(f"model.adapters: '{path}' trained no LoRA adapter of a language model.")
+            if (own.base, own.revision) != (section.base, section.revision):
+                raise ModelError(
+                    f"model.adapters: '{path}' was trained on '{own.base}', not on '{section.base}'; its adapter fits "
+                    "that base alone."
+                )
+            found += folders(own)
+            folder = run.weights
+        if not all((folder / name).is_file() for name in _FILES):
+            raise ModelError(
+                f"model.adapters: '{path}' is neither a finished run nor a folder with {' and '.join(_FILES)}."
+            )
+        found.append(folder)
+    return found
 
 
-def identity(paths: Sequence[str]) -> str:
-    """Return a digest of adapters, weights included; empty of none."""
-    if not paths:
-        return ""
+def identity(section: ModelSection) -> str:
+    """Return a digest of the adapters below, weights included; empty of none."""
     digest = hashlib.sha256()
-    for path in paths:
+    below = folders(section)
+    for folder in below:
         for name in _FILES:
-            digest.update((adapter_folder(path) / name).read_bytes())
-    return digest.hexdigest()
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest() if below else ""
 
 
-def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
+def put_under(model: Any, below: Sequence[Path], *, merge: bool) -> Any:
     """Return a base model with earlier adapters, in order: merged into it, or frozen and active beneath the next.
 
     Raises:
@@ -49,8 +63,8 @@ def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
     """
     from peft import PeftModel
 
-    for number, path in enumerate(paths):
-        folder, name = adapter_folder(path), f"{_EARLIER}{number}"
+    for number, folder in enumerate(below):
+        name = f"{_EARLIER}{number}"
         try:
             if merge:
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -60,11 +74,16 @@ def put_under(model: Any, paths: Sequence[str], *, merge: bool) -> Any:
                 model = PeftModel.from_pretrained(model, folder, adapter_name=name)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             reason = (str(error).strip().splitlines() or ["it fails"])[0]
-            raise ModelError(f"model.adapters: '{path}' does not fit this base model: {reason}") from error
-    if paths and not merge:
+            raise ModelError(f"model.adapters: '{folder}' does not fit this base model: {reason}") from error
+    if below and not merge:
         activate(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def several(model: Any) -> bool:
+    """Return whether a model carries more than one adapter."""
+    return len(getattr(model, "peft_config", ())) > 1
 
 
 def activate(model: Any, own: str = OWN) -> None:
@@ -72,9 +91,13 @@ def activate(model: Any, own: str = OWN) -> None:
 
     What lies beside it, of other runs, does nothing.
     """
-    model.base_model.set_adapter([*beneath(model), *([own] if own in model.peft_config else [])])
+    # The Trainer takes the first for the one that it saves and loads.
+    model.base_model.set_adapter([*([own] if own in model.peft_config else []), *beneath(model)])
+    for name, module in model.named_modules():
+        if ".lora_dropout." in name and not name.endswith(f".{own}"):
+            module.p = 0.0  # what is below is fixed, also while the next is trained
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = f".{own}." in name and "lora_" in name
+        parameter.requires_grad = f".{own}." in name
 
 
 def beneath(model: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from fingpt_lora import checkpoints, report, runs
 from fingpt_lora.atomic import write_json
-from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
+from fingpt_lora.beside import Answers, baselines_of
 from fingpt_lora.classifier import score_classes
 from fingpt_lora.console import is_main, progress_bar
 from fingpt_lora.data import Row
@@ -20,17 +19,16 @@ from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.facts import FactSets, fact_metrics, fact_sets
 from fingpt_lora.generate import generate_answers
 from fingpt_lora.metrics import Predictions, classification_metrics, paired_bootstrap
-from fingpt_lora.multilabel import LabelSets, half, majority_sets, multilabel_metrics, tfidf_sets, tuned_thresholds
+from fingpt_lora.multilabel import LabelSets, half, multilabel_metrics, tuned_thresholds
 from fingpt_lora.perplexity import TextLosses, score_documents, text_metrics
 from fingpt_lora.plan import Plan, label_sets, labels, texts, written_answers
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.recipe import dump_recipe
 from fingpt_lora.scoring import score_labels
 from fingpt_lora.sections import EvaluationSection
-from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written
+from fingpt_lora.tasks import Task, TextTask, Written
 from fingpt_lora.tasks.base import Answer, OneAnswer, language_of
 
-Answers = Predictions | LabelSets | FactSets | TextLosses
 Said = str | Answer | None  # a label, or a written answer; None is an answer that is neither
 
 
@@ -173,7 +171,7 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
     metrics: dict[str, Any] = {"test": figures(own, **settings)}
     if not is_main():
         return metrics
-    baselines = _baselines(plan, own)
+    baselines = baselines_of(plan, own)
     if base is not None:
         baselines["base_model"] = base
     metrics["baselines"] = {name: figures(p, **settings) for name, p in baselines.items()}
@@ -192,44 +190,6 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
     return metrics
 
 
-def _baselines(plan: Plan, own: Answers) -> dict[str, Answers]:
-    if isinstance(own, TextLosses):
-        return {}
-    if isinstance(own, LabelSets):
-        return _set_baselines(plan)
-    if isinstance(own, FactSets):
-        assert isinstance(plan.task, Written)
-        find = plan.task.by_heart(written_answers(plan.splits.train))
-        return {"by_heart": replace(own, predicted=tuple(find(text) for text in texts(plan.splits.test)))}
-    return _label_baselines(plan)
-
-
-def _label_baselines(plan: Plan) -> dict[str, Answers]:
-    train_labels, names = labels(plan.splits.train), plan.contract.labels
-    gold, test_texts = tuple(labels(plan.splits.test)), texts(plan.splits.test)
-    given = (texts(plan.splits.train), train_labels, test_texts, gold, names)
-    found: dict[str, Answers] = {
-        "majority": majority_baseline(train_labels, gold, names),
-        "tfidf_logreg": tfidf_baseline(*given),
-    }
-    if isinstance(plan.task, ForecastTask):
-        last = [plan.task.label_of(row.fields["last_move"]) for row in plan.splits.test if "last_move" in row.fields]
-        if len(last) == len(gold):
-            found["persistence"] = persistence_baseline(last, gold, names)
-        found["shuffled"] = shuffled_baseline(*given)
-    return found
-
-
-def _set_baselines(plan: Plan) -> dict[str, Answers]:
-    train, names = plan.splits.train, plan.contract.labels
-    asked = [*plan.splits.test, *plan.splits.validation]
-    tfidf = tfidf_sets(texts(train), label_sets(train), texts(asked), label_sets(asked), names)
-    own, held_out = tfidf.parted(len(plan.splits.test))
-    if held_out is not None:
-        own = own.with_thresholds(tuned_thresholds(held_out))
-    return {"majority": majority_sets(label_sets(train), label_sets(plan.splits.test), names), "tfidf_logreg": own}
-
-
 def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers:
     rows = [i for i, text in enumerate(test_texts) if language_of(text) == language]
     if isinstance(answers, TextLosses):
@@ -245,8 +205,25 @@ def _only(answers: Answers, test_texts: Sequence[str], language: str) -> Answers
     return Predictions(answers.labels, gold, tuple(answers.predicted[i] for i in rows), probabilities)
 
 
-def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[str, Any]) -> None:
-    """Write ``metrics.json``, plots, report and model card into the run folder."""
+def write_run(
+    plan: Plan,
+    folder: Path,
+    metrics: dict[str, Any],
+    training: dict[str, Any],
+    *,
+    beside: Sequence[str] = (),
+    trained: bool = True,
+) -> None:
+    """Write ``metrics.json``, plots, report and model card into the run folder.
+
+    Args:
+        plan: of the run, or of one task of a mixture.
+        folder: of its report.
+        metrics: what :func:`evaluate_run` returned.
+        training: what happened in training.
+        beside: the other trained tasks of a mixture.
+        trained: whether this one was trained, too.
+    """
     audit = plan.splits.audit.as_dict()
     write_json(folder / runs.METRICS, {**metrics, "audit": audit})
     if plan.task.several:
@@ -274,5 +251,7 @@ def write_run(plan: Plan, folder: Path, metrics: dict[str, Any], training: dict[
         languages=[] if isinstance(plan.task, TextTask) else list(plan.contract.frames),
         method=plan.recipe.peft_type,
         classifies=plan.recipe.model.head == "classification",
+        beside=beside,
+        trained=trained,
     )
     report.write_report(folder, metrics, training["log_history"], context)

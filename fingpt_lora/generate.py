@@ -9,7 +9,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from fingpt_lora.batching import Progress, pad_left
-from fingpt_lora.constrained import Grammars
+from fingpt_lora.constrained import Grammars, Tokens
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.tasks.base import Written
 
@@ -44,6 +44,10 @@ def generate_answers(
     room = encoder.contract.answer_tokens
     if room is None:
         room = 4 + max(len(ids) for lang in encoder.contract.frames for ids in encoder.answer_ids(lang).values())
+    tokens = None
+    if constrained:
+        width = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+        tokens = Tokens(encoder.tokenizer, encoder.contract.stop_ids, width)
     order = sorted(range(len(texts)), key=lambda i: len(prompts[i].ids))
     answers = [""] * len(texts)
     device = next(model.parameters()).device
@@ -55,9 +59,9 @@ def generate_answers(
             rows = [prompts[i].ids for i in part]
             ids = pad_left(rows, encoder.contract.pad_id).to(device)
             processors = []
-            if constrained and isinstance(task, Written):
+            if tokens is not None and isinstance(task, Written):
                 grammars = [task.grammar(texts[i].strip()) for i in part]
-                processors.append(Grammars(encoder.tokenizer, encoder.contract.stop_ids, grammars, ids.shape[1]))
+                processors.append(Grammars(tokens, grammars, ids.shape[1]))
             with torch.inference_mode():
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids,

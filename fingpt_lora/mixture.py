@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fingpt_lora.data import Splits
-from fingpt_lora.data.audit import Keys, remove_leaks
+from fingpt_lora.data import Row, Splits
+from fingpt_lora.data.audit import normalise
 from fingpt_lora.data.rows import labels_of
 from fingpt_lora.errors import RecipeError
 from fingpt_lora.recipe import load_recipe
@@ -30,32 +30,48 @@ def part_recipes(recipe: Recipe, mixture: MixtureSection) -> dict[str, Recipe]:
     shared = {key: getattr(recipe, key) for key in ("model", "adapter", "training")}
     found = {}
     for name, part in mixture.tasks.items():
+        idle = next(
+            (text for text in part.set if text.split(".")[0].strip() not in ("task", "data", "evaluation")), None
+        )
+        if idle is not None:
+            raise RecipeError(
+                f"mixture.tasks.{name}.set: '{idle}' has no effect; a part brings task, data and evaluation, and the "
+                "rest is the mixture's."
+            )
         own = load_recipe(part.recipe, part.set)
-        if own.mixture is not None or own.model.head == "classification":
-            what = "a mixture itself" if own.mixture is not None else "answered by a classification head"
-            raise RecipeError(f"mixture.tasks.{name}: '{part.recipe}' is {what}; name a recipe of one written task.")
+        if own.mixture is not None:
+            raise RecipeError(f"mixture.tasks.{name}: '{part.recipe}' is a mixture itself; name a recipe of one task.")
         found[name] = own.model_copy(update={**shared, "output": f"{recipe.output}/{TASKS}/{name}"})
     return found
 
 
 def kept_apart(splits: Mapping[str, Splits]) -> dict[str, Splits]:
     """Return the splits without training rows whose text another task holds out."""
-    keys = Keys()
     result = {}
     for name, own in splits.items():
         others = [row for other, s in splits.items() if other != name for row in (*s.test, *s.validation)]
-        train, removed = remove_leaks(own.train, others, keys)
+        held_out = {key for row in others for key in _articles(row)}
+        train = [row for row in own.train if held_out.isdisjoint(_articles(row))]
         counts = Counter(label for row in train for label in labels_of(row))
         audit = replace(
             own.audit,
             rows={**own.audit.rows, "train": {label: counts[label] for label in own.audit.rows.get("train", {})}},
             totals={**own.audit.totals, "train": len(train)},
-            duplicates={**own.audit.duplicates, "other_tasks": sum(removed.values())},
+            duplicates={**own.audit.duplicates, "other_tasks": len(own.train) - len(train)},
         )
         if not train:
             raise RecipeError(f"mixture.tasks.{name}: other tasks hold out every one of its training texts.")
         result[name] = replace(own, train=tuple(train), audit=audit)
     return result
+
+
+def _articles(row: Row) -> set[str]:
+    """Return the texts by which rows of two tasks are known for the same, however each task frames its article.
+
+    Relations put their parties on a line before it, questions ask on a line behind it.
+    """
+    lines = row.text.splitlines()
+    return {normalise("\n".join(part)) for part in (lines, lines[1:], lines[:-1]) if part}
 
 
 def copies(sizes: Mapping[str, int], mixture: MixtureSection) -> dict[str, int]:
@@ -81,15 +97,19 @@ def repeated(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 def identity(mixture: MixtureSection, parts: Mapping[str, str]) -> str:
     """Hash what a mixture computes: the identities of its parts and how they are mixed."""
     how = {name: {**part.model_dump(), "recipe": "", "set": []} for name, part in mixture.tasks.items()}
-    return hashlib.sha256(json.dumps([mixture.temperature, how, dict(parts)], sort_keys=True).encode()).hexdigest()
+    # Lists: the order of the tasks is that of the training rows.
+    content = [mixture.temperature, [[name, how[name], parts[name]] for name in mixture.tasks]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check(mixture: MixtureSection) -> None:
+def check(recipe: Recipe, mixture: MixtureSection) -> None:
     """Check what only shows of all tasks together.
 
     Raises:
-        RecipeError: no task is trained, or some have weights and others none.
+        RecipeError: no task is trained, some have weights and others none, or a head of one task's classes is wanted.
     """
+    if recipe.model.head == "classification":
+        raise RecipeError("model.head: the tasks of a mixture have classes of their own; leave the head out.")
     trained: list[MixturePart] = [part for part in mixture.tasks.values() if part.train]
     if not trained:
         raise RecipeError("mixture.tasks: none of them is trained; leave out train: false in one.")

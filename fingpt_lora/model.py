@@ -82,7 +82,7 @@ def load_base(
     loaded: torch.nn.Module = model
     if section.adapters:
         with quiet():
-            loaded = earlier.put_under(loaded, section.adapters, merge=section.quantization == "none")
+            loaded = earlier.put_under(loaded, earlier.folders(section), merge=section.quantization == "none")
     return loaded
 
 

@@ -20,9 +20,9 @@ from fingpt_lora.data import Audit, Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.installed import need_llguidance
-from fingpt_lora.prompts import Example, PromptEncoder
+from fingpt_lora.prompts import Article, Example, PromptEncoder
 from fingpt_lora.sections import MixtureSection, Recipe
-from fingpt_lora.tasks import ForecastTask, Task, TextTask, Written, build_task
+from fingpt_lora.tasks import ForecastTask, ReasonedForecastTask, Task, TextTask, Written, build_task
 from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
@@ -77,25 +77,33 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     """
     if recipe.mixture is not None:
         return _mixture_plan(recipe, recipe.mixture, world_size)
-    return _plan_of(recipe, _splits(recipe), world_size)
+    splits = _splits(recipe)
+    _need_rows(splits, recipe)
+    return _plan_of(recipe, splits, world_size)
 
 
 def _splits(recipe: Recipe) -> Splits:
     task = build_task(recipe.task)
     _mode(recipe, task)  # what cannot be asked need not be read
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
-    if isinstance(task, ForecastTask):
+    if isinstance(task, ForecastTask | ReasonedForecastTask):
         splits = replace(splits, audit=_warn_of_memory(splits, recipe))
-    _need_rows(splits, recipe)
+    if recipe.model.adapters:
+        warning = (
+            "what model.adapters learned before was not compared with the test rows; see to it that it is other text"
+        )
+        splits = replace(splits, audit=replace(splits.audit, warnings=(*splits.audit.warnings, warning)))
     return splits
 
 
 def _mixture_plan(recipe: Recipe, section: MixtureSection, world_size: int) -> Plan:
     """Return the first task's plan with the training rows of all."""
-    mixture.check(section)
+    mixture.check(recipe, section)
     recipes = mixture.part_recipes(recipe, section)
     splits = mixture.kept_apart({name: _splits(part) for name, part in recipes.items()})
     parts = {name: _plan_of(part, splits[name], world_size) for name, part in recipes.items()}
+    if recipe.training.get("eval_strategy", "no") != "no" and not any(own.validation for own in splits.values()):
+        raise DataError("training.eval_strategy needs validation rows: set data.validation_share in a task's recipe.")
     counts = mixture.copies({name: len(part.train) for name, part in parts.items()}, section)
     seed = int(recipe.training.get("seed", 42))
     train: list[Example] = []
@@ -157,7 +165,7 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
     else:
         train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
         groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
-    base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model.adapters)
+    base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model)
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
     return Plan(
         resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, groups, identity, world_size
@@ -235,13 +243,13 @@ def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | 
     if market is None:
         return None
     if not isinstance(task, ForecastTask):
-        raise DataError("data.market makes forecast rows; set task.name: forecast.")
+        raise DataError("data.market makes forecast rows without reasons; set task.name: forecast, and no rationale.")
     return lambda files: market_rows(files, market, task.horizon, task.label_of)
 
 
 def texts(rows: Sequence[Row]) -> list[str]:
-    """Return the texts of rows."""
-    return [row.text for row in rows]
+    """Return the texts of rows, with what the model is told before them."""
+    return [Article(row.text, row.context) if row.context else row.text for row in rows]
 
 
 def labels(rows: Sequence[Row]) -> list[str]:

@@ -14,16 +14,17 @@ from typing import Any, Literal, TextIO
 import numpy as np
 import torch
 
-from fingpt_lora import capability, checkpoints
+from fingpt_lora import capability, checkpoints, earlier
 from fingpt_lora import model as models
 from fingpt_lora.batching import Progress
+from fingpt_lora.beside import Answers
 from fingpt_lora.console import note, quiet
 from fingpt_lora.context import put_before
 from fingpt_lora.contract import load_tokenizer
 from fingpt_lora.data import BadRow, Row, load_labelled, stream_rows
 from fingpt_lora.data.rows import NONE
 from fingpt_lora.errors import DataError, RunError
-from fingpt_lora.evaluate import Answers, figures, gathered_answers, predict_rows
+from fingpt_lora.evaluate import figures, gathered_answers, predict_rows
 from fingpt_lora.multilabel import LabelSets, applying
 from fingpt_lora.perplexity import score_documents
 from fingpt_lora.plan import label_sets, texts
@@ -125,7 +126,16 @@ def section_here(run: Run) -> tuple[ModelSection, str]:
     """Return a run's ``model`` section resolved for this machine, and the device.
 
     The machine of use decides on precision, not the one of training.
+
+    Raises:
+        RunError: an adapter below the run's own is not the one of training.
     """
+    below = run.recipe.model
+    if earlier.identity(below) != run.manifest.get("adapters_below", ""):
+        raise RunError(
+            f"An adapter below '{run.folder}' ({', '.join(below.adapters)}) is no longer the one that it was trained "
+            "on. Restore it, or train again."
+        )
     capability.measure()
     machine = capability.detect()
     return capability.for_inference(run.recipe, machine).model, machine.device
@@ -187,7 +197,7 @@ def answer_rows(
     """
     context = predictor.run.recipe.data.context
     good = put_before([row for row in rows if not isinstance(row, BadRow)], context, predictor.encoder)
-    found = predictor.predict([row.text for row in good], progress)
+    found = predictor.predict(texts(good), progress)
     answers = iter([{"text": row.text, **answer} for row, answer in zip(good, found, strict=True)])
     nothing = {"text": None, "label": None, "probabilities": None}
     return [{**nothing, "error": str(row)} if isinstance(row, BadRow) else next(answers) for row in rows]

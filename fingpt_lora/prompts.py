@@ -20,6 +20,18 @@ from fingpt_lora.tasks.base import Answer, Label, Language, Task
 IGNORED = -100  # the label of a position that carries no loss, as in torch.nn.CrossEntropyLoss
 
 
+class Article(str):
+    """A text with what the model is told before it: only prompts show it, everyone else sees the text."""
+
+    context: str
+
+    def __new__(cls, text: str, context: str) -> Article:
+        """Put both together."""
+        made = super().__new__(cls, text)
+        made.context = context
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids up to where the answer begins."""
@@ -94,11 +106,11 @@ class PromptEncoder:
 
     def prompts(self, texts: Sequence[str]) -> list[Prompt]:
         """Encode articles up to where their answer begins."""
-        articles = self._encode_articles(texts)
+        told = [f"{text.context}{text.strip()}" if isinstance(text, Article) else text.strip() for text in texts]
         prompts = []
-        for text, encoding in zip(texts, articles, strict=True):
+        for text, whole, encoding in zip(texts, told, self._encode_articles(told), strict=True):
             language = self.task.language(text)
-            kept = _tokens_of_last_line(encoding, text.strip()) if "question" in self.task.fields else 0
+            kept = _tokens_of_last_line(encoding, whole) if "question" in self.task.fields else 0
             article, shortened = _shorten(encoding, self._budgets[language], kept)
             prompts.append(Prompt([*self._before[language], *article, *self._after[language]], shortened))
         return prompts

@@ -51,7 +51,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if recipe.mixture is None:
         return recipe
     beside_it = {
-        name: part.model_copy(update={"recipe": str(path.parent / part.recipe)})
+        name: part.model_copy(update={"recipe": str((path.parent / part.recipe).resolve())})
         for name, part in recipe.mixture.tasks.items()
     }
     return recipe.model_copy(update={"mixture": recipe.mixture.model_copy(update={"tasks": beside_it})})

@@ -54,8 +54,9 @@ _FREE = {
 
 # Keys that came later: at their defaults, a run of before is still the same run.
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "model": {"head": "language_model", "knowledge_cutoff": None, "adapters": []},
+    "model": {"head": "language_model", "knowledge_cutoff": None},
     "evaluation": {"max_new_tokens": None},
+    "task": {"rationale": False},
 }
 
 State = Literal["new", "continue", "done"]
@@ -88,6 +89,7 @@ def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract,
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content.pop("output")
     content.pop("data")  # what it leads to are the rows; a file may have moved
+    content["model"].pop("adapters")  # likewise: their weights are part of the base
     for section, defaults in _LATER.items():
         content[section] = {k: v for k, v in content[section].items() if k not in defaults or v != defaults[k]}
     parts = [content, data_fingerprint, contract.hash, base]

@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache
 
 from fingpt_lora import attention
-from fingpt_lora.batching import SAME_LOG_PROBS, Progress, common_prefix, pad_left
+from fingpt_lora.batching import SAME_LOGITS, Progress, common_prefix, pad_left
 from fingpt_lora.console import note
 from fingpt_lora.errors import ModelError
 from fingpt_lora.prompts import PromptEncoder
@@ -25,6 +25,7 @@ from fingpt_lora.tasks.base import Language
 
 Rows = Sequence[Sequence[int]]
 
+_USUAL = 5.0  # nats by which the logits of a vocabulary lie apart, roughly
 # Longest prompt with which a model was found to compute the same in one sequence; -1 where it does not.
 _PROVEN: weakref.WeakKeyDictionary[torch.nn.Module, int] = weakref.WeakKeyDictionary()
 
@@ -117,11 +118,13 @@ def _computes_the_same(model: torch.nn.Module, prompts: Rows, answers: Rows, pad
     rows = [min(prompts, key=len), max(prompts, key=len)]
     padded = torch.cat(list(_padded(model, rows, answers, 2, pad_id)))
     try:
-        difference = (torch.cat(list(_one_sequence(model, rows, answers, 1))) - padded).abs().max().item()
-        reason = f"log-probabilities would differ by {difference:.2g}"
+        difference = (torch.cat(list(_one_sequence(model, rows, answers, 1))) - padded).abs()
+        # An answer that is far from likely differs by more, since its logit is far from the others.
+        share = (difference / (_USUAL + padded.abs())).max().item()
+        reason = f"log-probabilities would differ by {difference.max().item():.2g}"
     except Exception as error:  # whatever a model's own code does with arguments that it does not know
-        difference, reason = float("nan"), f"the model refuses one sequence: {type(error).__name__}"
-    same = difference <= SAME_LOG_PROBS[model.dtype == torch.float32]  # false for NaN, too
+        share, reason = float("nan"), f"the model refuses one sequence: {type(error).__name__}"
+    same = share <= SAME_LOGITS[model.dtype == torch.float32]  # false for NaN, too
     # Not only as long as these: otherwise every chunk of a file with one longer row would be tried again.
     _PROVEN[model] = longest * 5 // 4 if same else -1
     if not same and torch.isfinite(padded).all():

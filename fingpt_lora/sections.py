@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 _OF_TASK = {
     "sentiment": {"labels"},
-    "forecast": {"target", "horizon", "flat_below"},
+    "forecast": {"target", "horizon", "flat_below", "rationale"},
     "event": {"types"},
     "headline": set[str](),
     "relation": {"choices"},
@@ -81,6 +81,9 @@ class TaskSection(Section):
     horizon: int = Field(1, ge=1, description="forecast: sessions from the decision to the target's close.")
     flat_below: Share = Field(0.0, description="forecast: absolute move up to which a price counts as flat.")
 
+    rationale: bool = Field(
+        False, description="forecast: the answer goes on with its reasons, as the rows' column rationale has them."
+    )
     types: Annotated[tuple[str, ...], Field(strict=False)] | dict[str, str] = Field(
         (), description="event and entity: the types, as the data names them; or name -> the words to ask with."
     )

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import capability, checkpoints, mixture, runs
+from fingpt_lora import capability, checkpoints, earlier, mixture, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
@@ -112,7 +112,10 @@ def _carry_out(plan: Plan, folder: Path) -> None:
             own = folder / mixture.TASKS / name if name else folder
             if name:
                 runs.begin(own, part.recipe, part.contract, {**_manifest(part), "weights": "../.."})
-            write_run(part, own, found[name], training)
+            mixed = plan.recipe.mixture.tasks if plan.recipe.mixture else {}
+            beside = [other for other, part in mixed.items() if part.train and other != name]
+            trained = not name or mixed[name].train
+            write_run(part, own, found[name], training, beside=beside, trained=trained)
             if name:
                 runs.finish(own)
     if is_main():
@@ -168,6 +171,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "fingerprint": plan.identity,
         "data_fingerprint": plan.splits.audit.fingerprint,
         "prompt_contract": plan.contract.hash,
+        "adapters_below": earlier.identity(plan.recipe.model),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seeds": {
             "training": training.get("seed", 42),

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, 
 from transformers.integrations import TensorBoardCallback
 from trl import SFTTrainer
 
-from fingpt_lora import attention, capability
+from fingpt_lora import attention, capability, earlier
 from fingpt_lora.atomic import write_json
 from fingpt_lora.batching import Collator, GroupedSampler, cannot_share, rows_of, supervised_logits
 from fingpt_lora.callbacks import OnSave, StepTimer, TrainingProgress
@@ -220,6 +220,19 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
         self.log(dict(metrics))
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(*args, **kwargs)
+        self._activate()
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._activate()
+
+    def _activate(self) -> None:
+        # The Trainer leaves one adapter active, and the others out of the computation.
+        if earlier.several(self.model):
+            earlier.activate(self.model)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints need no card; the run folder gets one when its figures are known."""

@@ -170,7 +170,7 @@ def check_together(recipe: Recipe, source: Written) -> None:
         raise source.error(
             ["training", key], "needs 'training.eval_strategy: epoch' (or steps) to have something to go by."
         )
-    if evaluates and not (data.validation or data.validation_share) and data.path == "sample":
+    if evaluates and not recipe.mixture and not (data.validation or data.validation_share) and data.path == "sample":
         raise source.error(
             ["training", "eval_strategy"],
             "needs validation rows: set 'data.validation_share: 0.1' or 'data.validation'.",

@@ -43,6 +43,9 @@ GOOD = [
     (RELATIONS, TEXT, "hires: Nokia Oyj, Pekka Lundmark; works in: Pekka, Espoo."),
     (QUESTION, ASKED, "Nokia Oyj | Espoo"),
     (QUESTION, ASKED, "1,250.5 (million)"),
+    (QUESTION, ASKED, "Pekka Lundmark (Espoo)"),
+    (QUESTION, ASKED, "= 1250.5 / 100"),
+    (QUESTION, ASKED, "= 11"),
     (QUESTION, ASKED, "= (1,250.5 - 3) / 2 * -1 (million)"),
 ]
 BAD = [
@@ -95,6 +98,7 @@ def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, ta
     )
     encoder = PromptEncoder(contract, tokenizer, task)
     model = AutoModelForCausalLM.from_pretrained(small_base, dtype=torch.float32).eval()
+    model.resize_token_embeddings(49_408)  # wider than the tokenizer, as many models are
     texts = [ASKED, ask(ZH, "多少？")] if task is QUESTION else [TEXT, ZH]
     answers = generate_answers(model, encoder, texts, constrained=True)
     own = LLTokenizer(tokenizer.to_str(), eos_token=list(contract.stop_ids))

@@ -13,6 +13,7 @@ from fingpt_lora import model as models
 from fingpt_lora.errors import ModelError, RecipeError
 from fingpt_lora.plan import make_plan
 from fingpt_lora.recipe import parse_recipe
+from fingpt_lora.sections import ModelSection
 
 RECIPE = """
 model: {base: BASE, quantization: QUANTIZATION, dtype: float32, attn_implementation: eager, adapters: [ADAPTERS]}
@@ -65,7 +66,8 @@ def test_what_is_no_adapter(small_base: Path, tmp_path: Path) -> None:
 def test_other_weights_are_another_run(tmp_path: Path) -> None:
     for name, content in (("adapter_config.json", "{}"), ("adapter_model.safetensors", "one")):
         (tmp_path / name).write_text(content)
-    before = earlier.identity([str(tmp_path)])
+    section = ModelSection(adapters=(str(tmp_path),))
+    before = earlier.identity(section)
     (tmp_path / "adapter_model.safetensors").write_text("two")
-    assert earlier.identity([str(tmp_path)]) != before
-    assert earlier.identity([]) == ""
+    assert earlier.identity(section) != before
+    assert earlier.identity(ModelSection()) == ""

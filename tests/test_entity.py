@@ -64,12 +64,18 @@ def test_spans_of_a_file_are_kept() -> None:
     assert gold(raw, text).text == "Bank is an organization."
 
 
+def test_spans_count_from_the_start_of_the_files_text() -> None:
+    answer = gold([{"type": "ORG", "start": 2, "end": 7}], "\n Nokia rose.")
+    read = TASK.read(answer.text, "Nokia rose.")
+    assert read is not None and read.facts == answer.facts
+
+
 def test_finetuning_files_of_fingpt_load() -> None:
     text = "Nokia hired Pekka Lundmark."
     found = gold("Nokia is an organization, Pekka Lundmark is a person.", text)
     assert found.content == [{"type": "ORG", "text": "Nokia"}, {"type": "PER", "text": "Pekka Lundmark"}]
     assert gold("Nokia is an organization, Pekka Lundmark is a person", text) == found
-    assert gold([], text).text == "none"
+    assert gold([], text).text == "none" and gold("none", text) == gold([], text)
 
 
 @pytest.mark.parametrize(

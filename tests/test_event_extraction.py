@@ -61,6 +61,25 @@ def test_no_near_miss_is_read(drawn: list[dict[str, Any]]) -> None:
         assert TASK.read(miss, TEXT) is None, miss
 
 
+@pytest.mark.parametrize(
+    "miss",
+    [
+        '[{"type":"merger","trigger":"buys","buyer":null}]',
+        '[{"type":"merger","trigger":"buys","trigger":"Beta"}]',
+        " []",
+        "[]\n",
+        '[{"type":["merger"],"trigger":"buys"}]',
+    ],
+)
+def test_almost_json_of_the_schema_is_not_read(miss: str) -> None:
+    assert TASK.read(miss, TEXT) is None
+
+
+def test_spans_of_other_shapes_do_not_hurt() -> None:
+    mentions = [{"word": "buys", "span": "6", "role": "trigger"}, {"word": "Alpha", "span": [0, 5], "role": "buyer"}]
+    assert gold([{"type": "merger", "mentions": mentions}]).content[0]["buyer"] == ["Alpha"]
+
+
 def test_what_an_event_states() -> None:
     answer = gold([{"type": "merger", "trigger": "buys", "target": "Beta", "buyer": ["Alpha"]}])
     assert answer.text == '[{"type":"merger","trigger":"buys","buyer":["Alpha"],"target":["Beta"]}]'
@@ -89,6 +108,10 @@ def test_records_of_fewfc_load() -> None:
         ([{"type": "pledge"}], "trigger"),
         ([{"type": "pledge", "trigger": "sells"}], "'sells' of its events does not stand in the text"),
         ("pledge", "not a list"),
+        ([{"type": "merger", "trigger": "buys", "price": 5}], "'price' of an event is neither a text nor a list"),
+        ([{"type": "merger", "trigger": "buys", "buyer": [{"text": "Alpha"}]}], "'buyer' of an event is neither"),
+        ([{"type": "pledge", "mentions": None}], "the mentions of an event are not a list"),
+        ([{"type": ["merger"], "trigger": "buys"}], "type '['merger']', which task.roles does not name"),
     ],
 )
 def test_what_cannot_be_used_says_why(raw: object, reason: str) -> None:

@@ -69,6 +69,11 @@ def test_a_calculation_is_computed(calculation: str, scale: str) -> None:
         "a | ",
         " a",
         "a ",
+        "= 1+2",
+        "= 1 + 2 ",
+        "= 1,2 + 3",
+        "= 1 / (2",
+        "x|y",
     ],
 )
 def test_no_near_miss_is_read(miss: str) -> None:
@@ -84,6 +89,13 @@ def test_one_number_has_many_spellings(other: str) -> None:
 def test_accountants_write_losses_in_brackets() -> None:
     assert gold("(3.2)").facts == (Fact("number", ("-3.2", "")),)
     assert gold("$1,000").facts == (Fact("number", ("1000", "")),)
+
+
+def test_a_list_of_years_is_no_number_and_small_numbers_differ() -> None:
+    years = TASK.read("2018, 2019", TEXT)
+    assert years is not None and years.facts[0].kind == "words"
+    one, other = TASK.read("0.0012", TEXT), TASK.read("0.004", TEXT)
+    assert one is not None and other is not None and one.facts != other.facts
 
 
 def test_words_and_lists_are_compared_but_for_their_form() -> None:
@@ -109,6 +121,8 @@ def test_words_and_lists_are_compared_but_for_their_form() -> None:
         ({"answer": "12.5%", "exe_ans": 0.125, "program": "subtract(45, 40), divide(#0, 40)"},
          "= (45 - 40) / 40 (percent)"),
         ({"answer": "80", "program": "add(50, 30)"}, "= 50 + 30"),
+        ({"answer": "53%", "exe_ans": 0.53106, "program": "divide(607, 1143)"}, "= 607 / 1143 (percent)"),
+        ({"answer": 5829, "scale": "", "derivation": "5828.2", "answer_type": "arithmetic"}, "= 5829"),
     ],
 )  # fmt: skip
 def test_answers_of_tatqa_and_finqa(raw: object, written: str) -> None:
@@ -131,7 +145,14 @@ def test_what_cannot_be_used_says_why(raw: object, reason: str) -> None:
 
 
 def test_numbers_from_nowhere_are_not_grounded() -> None:
-    for written, grounded in (("= 1,250.5 / 2", True), ("= 777 / 2", False), ("Turku", False), ("oulu", True)):
+    for written, grounded in (
+        ("= 1,250.5 / 2", True),
+        ("= 1250.5 / 2", True),
+        ("= 25 / 2", False),
+        ("= 777 / 2", False),
+        ("Turku", False),
+        ("oulu", True),
+    ):
         read = TASK.read(written, TEXT)
         assert read is not None and read.facts[0].grounded is grounded, written
 

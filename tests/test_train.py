@@ -101,11 +101,16 @@ class Killed(BaseException):
     """Stands for a kill in the middle of training."""
 
 
+@pytest.mark.parametrize("stacked", [False, True])
 def test_a_killed_run_continues_to_the_same_adapter(
-    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacked: bool
 ) -> None:
     torch.set_num_threads(1)
     common = [*overrides, "training.save_steps=2", "evaluation.base_model=false"]
+    if stacked:
+        common += ["model.quantization=nf4"]
+        below = run_recipe(RECIPE, [*common, "training.max_steps=1", f"output={tmp_path / 'below'}"])
+        common += [f"model.adapters=['{below}']"]
     whole = run_recipe(RECIPE, [*common, f"output={tmp_path / 'whole'}"])
     from fingpt_lora.callbacks import StepTimer
 

@@ -18,27 +18,31 @@ _BEGINS, _ENDS = "BSU", "ELSU"
 
 
 def read_conll(stream: TextIO, origin: str) -> Iterator[Record | BadRow]:
-    """Yield a record ``{text, entities: [{type, text, start, end}]}`` per sentence; places count characters.
+    """Yield a record ``{text, entities: [{type, text, start, end}], document}`` per sentence; places count characters.
 
-    A sentence of bare words, without tags, has no ``entities``.
+    Documents are numbered by their ``-DOCSTART-``, so that their sentences can be kept together: ``data.split: {method:
+    group, column: document}``. A sentence of bare words, without tags, has no ``entities``.
     """
     sentence: list[tuple[int, list[str]]] = []
+    document = 0
     for number, line in enumerate(stream, start=1):
         cells = line.split()
         if cells and cells[0] != DOCUMENT:
             sentence.append((number, cells))
-        elif sentence:
-            yield _record(sentence, origin)
+            continue
+        if sentence:
+            yield _record(sentence, origin, document)
             sentence = []
+        document += bool(cells)
     if sentence:
-        yield _record(sentence, origin)
+        yield _record(sentence, origin, document)
 
 
-def _record(sentence: list[tuple[int, list[str]]], origin: str) -> Record | BadRow:
+def _record(sentence: list[tuple[int, list[str]]], origin: str, document: int) -> Record | BadRow:
     first = sentence[0][0]
     text = " ".join(cells[0] for _, cells in sentence)
     if all(len(cells) == 1 for _, cells in sentence):
-        return Record({"text": text}, origin, first)
+        return Record({"text": text, "document": f"{origin}#{document}"}, origin, first)
     entities: list[dict[str, Any]] = []
     place, open_type = 0, None  # the type of the span that the last token may hand on
     for number, (token, *others) in sentence:
@@ -56,4 +60,4 @@ def _record(sentence: list[tuple[int, list[str]]], origin: str) -> Record | BadR
                 entities.append({"type": found["type"], "text": token, "start": place, "end": end})
             open_type = None if found["prefix"] in _ENDS else found["type"]
         place = end + 1
-    return Record({"text": text, "entities": entities}, origin, first)
+    return Record({"text": text, "entities": entities, "document": f"{origin}#{document}"}, origin, first)

@@ -20,8 +20,21 @@ _TEXT = (
     *("input", "context", "query", "文本", "正文", "内容", "标题"),
 )
 _LABEL = (
-    *("label", "labels", "events", "entities", "spans", "sentiment", "output", "target", "answer", "gold", "class"),
-    *("relation", "relations", "标签", "情感", "事件", "关系"),
+    *(
+        "label",
+        "labels",
+        "sentiment",
+        "output",
+        "target",
+        "answer",
+        "gold",
+        "class",
+        "relation",
+        "标签",
+        "情感",
+        "关系",
+    ),
+    *("events", "事件", "entities", "spans", "relations"),
 )
 _LANGUAGE = ("language", "lang")
 _QUESTION = ("question", "问题")
@@ -45,7 +58,13 @@ class Layout:
     """Reads records by the recipe's ``data.layout`` and ``data.fields``."""
 
     def __init__(
-        self, layout: str, fields: Mapping[str, str], needed: Sequence[str] = ("text",), *, strict: bool = True
+        self,
+        layout: str,
+        fields: Mapping[str, str],
+        needed: Sequence[str] = ("text",),
+        *,
+        answers: Sequence[str] = (),
+        strict: bool = True,
     ) -> None:
         """Remember the recipe's words.
 
@@ -53,6 +72,7 @@ class Layout:
             layout: ``auto``, ``columns`` or one of the named layouts.
             fields: our field -> column; what is named here goes before what the layout says.
             needed: our fields of which the task makes its text.
+            answers: columns that hold the label of this task, before others that may do so.
             strict: without it, a column or layout that a record lacks gives way to a guess. A file for
                 ``predict`` need not look like the training file.
 
@@ -63,6 +83,7 @@ class Layout:
             if field not in OUR_FIELDS:
                 raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, OUR_FIELDS)}")
         self._layout, self._fields, self._needed, self._strict = layout, fields, needed, strict
+        self._answers = answers
 
     def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record as its rows are to carry it: StockNet's gets its text, and the times of what it tells."""
@@ -81,6 +102,9 @@ class Layout:
         for problem in (text.problem, label.problem):
             if problem:
                 return problem
+        own = next((name for name in self._answers if name in values), None)
+        if own is not None and not label.found:
+            label = _Found(values[own], True)
         if not (text.found and label.found):
             pair = _READERS[layout](values)
             if isinstance(pair, str) and not text.found:
@@ -93,9 +117,13 @@ class Layout:
             return parties
         if parties and isinstance(text.value, str):
             text = _Found(f"{BETWEEN.join(parties)}\n{text.value}", True)
+        if "rationale" in self._needed and label.value is not None:
+            label = _Found({"label": label.value, "rationale": values.get("rationale")}, True)
         if "question" in self._needed:
             asked = self._mapped("question", values)
             question = asked.value if asked.found else _named(values, _QUESTION)
+            if question is None and layout in ("fingpt", "alpaca") and values.get("input"):
+                question = values.get("instruction")  # which is the question itself
             problem = asked.problem or _no_question(question, layout)
             if problem and self._strict:
                 return problem

@@ -62,7 +62,7 @@ def load_splits(
         DataError: one sentence that names file and row, and what to do; forecast rows know their outcome.
     """
     _check_together(data)
-    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields))
+    intake = Intake(data, _labels(data, task), _layout(data, task))
     held_out = {
         key: _held_out(path, data, f"data.{key}", base_dir, isinstance(task, TextTask)) if path else []
         for key, path in (("test", data.test), ("validation", data.validation))
@@ -90,7 +90,7 @@ def load_labelled(path: str, data: DataSection, task: Task, *, base_dir: Path | 
     Raises:
         DataError: as :func:`load_splits`.
     """
-    intake = Intake(data, _labels(data, task), Layout(data.layout, data.fields, task.fields, strict=False))
+    intake = Intake(data, _labels(data, task), _layout(data, task, strict=False))
     prose = isinstance(task, TextTask)
     sources = open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False, prose=prose)
     rows = intake.read(sources, path)
@@ -116,7 +116,7 @@ def stream_rows(
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    layout, labels = Layout(data.layout, data.fields, task.fields, strict=False), _labels(data, task)
+    layout, labels = _layout(data, task, strict=False), _labels(data, task)
     for source in open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False):
         for record in source.records():
             row, _ = make_row(record, layout, labels, require_label)
@@ -134,10 +134,14 @@ def rows_in_memory(
         task: says which fields make up a text.
         column: name of the texts.
     """
-    layout = Layout("columns", {**data.fields, "text": column}, task.fields, strict=False)
+    layout = Layout("columns", {**data.fields, "text": column}, task.fields, answers=task.columns, strict=False)
     labels = Unlabelled(task.labels)
     numbered = (Record(record, "row", number) for number, record in enumerate(records, start=1))
     return [make_row(record, layout, labels, require_label=False)[0] for record in numbered]
+
+
+def _layout(data: DataSection, task: Task, *, strict: bool = True) -> Layout:
+    return Layout(data.layout, data.fields, task.fields, answers=task.columns, strict=strict)
 
 
 def _labels(data: DataSection, task: Task) -> Labels:
@@ -145,7 +149,8 @@ def _labels(data: DataSection, task: Task) -> Labels:
         return Unlabelled(task.labels)
     if isinstance(task, Written):
         return WrittenLabels(task, data.labels)
-    return LabelMap(data.labels, task.aliases, several=task.several)
+    words = {**{label: label for label in task.labels}, **task.aliases}
+    return LabelMap(data.labels, words, several=task.several)
 
 
 def _check_together(data: DataSection) -> None:

@@ -47,6 +47,7 @@ class Row:
     line: int
     language: str | None = None  # as the file says; None where it says nothing
     fields: Mapping[str, Any] = field(default_factory=dict)  # the record as it was read
+    context: str = ""  # what the model is told before the text, and nobody else
 
 
 def labels_of(row: Row) -> tuple[str, ...]:

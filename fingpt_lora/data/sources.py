@@ -82,7 +82,8 @@ def open_sources(
 def _configured(path: Path, data: DataSection, own: bool, prose: bool) -> Source:
     kind: str = data.format
     encoding = data.encoding
-    if not own and format_of(path):
+    # A .txt file may hold anything: there the recipe knows better.
+    if not own and format_of(path) and not (format_of(path) == "phrasebank" and kind in ("conll", "text")):
         kind = "auto"
     if prose and kind == "auto" and format_of(path) == "phrasebank":
         kind = "text"

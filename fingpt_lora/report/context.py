@@ -36,6 +36,8 @@ class ReportContext:
         languages: in which the model was asked, e.g. ``["en", "zh"]``.
         method: what was trained: PEFT's name of the adapter, or NONE where all weights were.
         classifies: whether a classification head answers.
+        beside: the other tasks that the same adapter has learned.
+        trained: whether this task was among them; without, it was only tested.
         created: when the run ended, for the reader; empty leaves it out.
     """
 
@@ -55,6 +57,8 @@ class ReportContext:
     languages: Sequence[str] = ()
     method: str = "LORA"
     classifies: bool = False
+    beside: Sequence[str] = ()
+    trained: bool = True
     created: str = ""
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fingpt_lora.atomic import write_text
-from fingpt_lora.report import findings, wording
+from fingpt_lora.report import counts, findings, wording
 from fingpt_lora.report.context import ReportContext
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_html(folder: Path, metrics: Mapping[str, Any], context: ReportContext,
 def common(metrics: Mapping[str, Any], context: ReportContext) -> dict[str, Any]:
     """Return what page and card both say, under the names that their templates use."""
     results = findings.results(metrics)
-    labels, counts = findings.split_counts(metrics, context.audit)
+    labels, per_split = counts.split_counts(metrics, context.audit)
     return {
         "run": context,
         "level": findings.level(metrics),
@@ -89,7 +89,7 @@ def common(metrics: Mapping[str, Any], context: ReportContext) -> dict[str, Any]
         "columns": findings.columns(results),
         "class_labels": findings.labels(metrics),
         "labels": labels,
-        "counts": counts,
-        "audit_lines": findings.audit_lines(context.audit, context.shortened),
-        "training_lines": findings.training_lines(metrics, context.hardware_line),
+        "counts": per_split,
+        "audit_lines": counts.audit_lines(context.audit, context.shortened),
+        "training_lines": counts.training_lines(metrics, context.hardware_line),
     }

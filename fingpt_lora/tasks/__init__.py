@@ -9,20 +9,21 @@ from fingpt_lora.tasks.custom import custom_task
 from fingpt_lora.tasks.entity import EntityTask
 from fingpt_lora.tasks.event import event_task
 from fingpt_lora.tasks.event_extraction import EventExtractionTask
-from fingpt_lora.tasks.forecast import ForecastTask
+from fingpt_lora.tasks.forecast import ForecastTask, ReasonedForecastTask
 from fingpt_lora.tasks.headline import headline_task
 from fingpt_lora.tasks.question import QuestionTask
 from fingpt_lora.tasks.relation_extraction import RelationExtractionTask
 from fingpt_lora.tasks.sentiment import SentimentTask
 from fingpt_lora.tasks.text import TextTask
 
-__all__ = ["ForecastTask", "SentimentTask", "Task", "TextTask", "Written", "build_task"]
+__all__ = ["ForecastTask", "ReasonedForecastTask", "SentimentTask", "Task", "TextTask", "Written", "build_task"]
 
 
 def build_task(section: TaskSection) -> Labelled | Written | TextTask:
     """Return the task that a recipe's ``task`` section describes."""
     if section.name == "forecast":
-        return ForecastTask(section.target, section.horizon, section.flat_below, section.language)
+        forecast = ForecastTask(section.target, section.horizon, section.flat_below, section.language)
+        return ReasonedForecastTask(forecast) if section.rationale else forecast
     if section.name == "choice":
         return choice_task(str(section.question), section.choices, section.language)
     if section.name == "relation":

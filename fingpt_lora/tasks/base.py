@@ -105,6 +105,7 @@ class Asked:
     """What tasks share that are asked in English or in Chinese, or as each row is written."""
 
     asked_in: Literal["auto", "en", "zh"]
+    columns: tuple[str, ...] = ()
 
     @cached_property
     def languages(self) -> tuple[Language, ...]:
@@ -129,6 +130,10 @@ class Task(Protocol):
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields of a row that make up its text."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of data files that hold the answer to this task, before those that all tasks know."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from typing import Any
 from fingpt_lora.errors import RecipeError
 from fingpt_lora.tasks.base import Labelled, Written
 
-_PARTS = ("name", "fields", "labels", "several", "aliases", "languages", "language", "instruction")
+_PARTS: tuple[str, ...] = ("name", "fields", "columns", "labels", "several", "aliases")
+_PARTS += ("languages", "language", "instruction")
+_WRITTEN = ("gold", "read", "grammar", "by_heart")
 
 
 def custom_task(place: str, options: Mapping[str, Any]) -> Labelled | Written:
@@ -30,13 +32,18 @@ def custom_task(place: str, options: Mapping[str, Any]) -> Labelled | Written:
         sys.path.insert(0, here)  # a console script does not look there by itself
     try:
         made: Any = getattr(importlib.import_module(module), name)(**options)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise RecipeError(f"task.python: '{place}' cannot be used: {error}.") from None
-    missing = [part for part in _PARTS if not hasattr(made, part)]
-    if not missing and not isinstance(made, Written):
-        wanted = ("answer",) if made.several else ("answer", "parse")
-        missing = [part for part in wanted if not hasattr(made, part)]
+    except Exception as error:  # whatever the code of somebody else does
+        raise RecipeError(f"task.python: '{place}' cannot be used: {type(error).__name__}: {error}.") from None
+    wanted = _PARTS
+    if any(hasattr(made, part) for part in _WRITTEN):
+        wanted += _WRITTEN
+    else:
+        wanted += ("answer",) if getattr(made, "several", False) else ("answer", "parse")
+    missing = [part for part in wanted if not hasattr(made, part)]
     if missing:
         raise RecipeError(f"task.python: '{place}' is no task: it lacks {', '.join(missing)}.")
+    for part in ("fields", "labels"):
+        if not isinstance(getattr(made, part), tuple):
+            raise RecipeError(f"task.python: '{place}': its {part} are to be a tuple of texts.")
     task: Labelled | Written = made
     return task

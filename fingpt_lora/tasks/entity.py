@@ -24,6 +24,7 @@ _INSTRUCTIONS: dict[Language, str] = {
     "zh": "请找出文本中属于下列类型的所有实体：{types}。请这样回答：X是{first}，Y是{last}。如果没有，请回答：无。",
 }
 _NOTHING: dict[Language, str] = {"en": "none", "zh": "无"}
+_SPAN = ("start", "end")
 _TYPE, _WORDS = ("type", "label", "entity_type", "entity_group"), ("text", "word", "entity", "mention")
 
 
@@ -42,6 +43,7 @@ class EntityTask(Asked):
     name = "entity"
     several = False
     fields = ("text",)
+    columns = ("entities", "spans")
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -68,9 +70,12 @@ class EntityTask(Asked):
                 answer as FinGPT's files write it.
             text: of the row.
         """
+        lead = len(text) - len(text.lstrip())  # spans count from the start of the file's text
+        text = text.strip()
         if isinstance(raw, str):
             # FinGPT's files end without a full stop.
-            found = self.read(raw.strip().rstrip(".。") + ("。" if self.language(text) == "zh" else "."), text)
+            language, said = self.language(text), raw.strip().rstrip(".。")
+            found = self.read(said if said == _NOTHING[language] else said + ("。" if language == "zh" else "."), text)
             return found or f"'{raw:.60}' does not name entities of the types {', '.join(self.types)}"
         if not isinstance(raw, list) or not all(isinstance(entity, dict) for entity in raw):
             return "its entities are not a list of {type, text}"
@@ -80,15 +85,15 @@ class EntityTask(Asked):
             kind = self.aliases.get(str(_first(entity, _TYPE)).strip().lower())
             if kind is None:
                 return f"an entity of the type '{_first(entity, _TYPE)}', which task.types does not name"
-            start, end = entity.get("start"), entity.get("end")
-            spanned = isinstance(start, int) and isinstance(end, int)
-            words = text[start:end] if spanned else _first(entity, _WORDS)
+            start, end = (int(entity.get(key, -1)) if isinstance(entity.get(key), int) else -1 for key in _SPAN)
+            spanned = 0 <= start < end
+            words = text[max(0, start - lead) : end - lead] if spanned else _first(entity, _WORDS)
             if not isinstance(words, str) or not words.strip() or words not in text:
                 return f"its entity '{words}' does not stand in the text"
             if (words, kind) not in named:
                 named.append((words, kind))
             if spanned:
-                facts.append(Fact(kind, (words, int(str(start)))))
+                facts.append(Fact(kind, (words, start - lead)))
         written = self.write(named, self.language(text))
         found = self.read(written, text)
         if found is None or found.content != _content(named):

@@ -45,6 +45,7 @@ class EventExtractionTask(Asked):
     name = "event_extraction"
     several = False
     fields = ("text",)
+    columns = ("events",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ class EventExtractionTask(Asked):
             fields: dict[str, Any] = {"kind": (Literal[kind], Field(alias="type")), _TRIGGER: (text, ...)}
             # Attributes go by place: a role may be called anything, as sub-org.
             for place, role in enumerate(roles):
-                fields[f"role_{place}"] = (Annotated[list[text], Field(min_length=1)] | None, Field(None, alias=role))
+                fields[f"role_{place}"] = (Annotated[list[text], Field(min_length=1)], Field(None, alias=role))
             config = ConfigDict(extra="forbid", strict=True)
             events.append(create_model(f"Event{number}", __config__=config, **fields))
         union = events[0]
@@ -93,25 +94,31 @@ class EventExtractionTask(Asked):
         """
         if not isinstance(raw, list) or not all(isinstance(event, dict) for event in raw):
             return "its events are not a list of {type, trigger, ...}"
-        events = [self._ordered(_from_mentions(event) if "mentions" in event else event, text) for event in raw]
+        read = [_from_mentions(event) if "mentions" in event else event for event in raw]
+        if any(event is None for event in read):
+            return "the mentions of an event are not a list of {word, role, span}"
+        strange = next((key for event in read if event for key, value in event.items() if not _is_words(value)), None)
+        if strange is not None:
+            return f"'{strange}' of an event is neither a text nor a list of them"
+        events = [self._ordered(event, text) for event in read if event]
         unique = [event for place, event in enumerate(events) if event not in events[:place]]
         written = json.dumps(unique, ensure_ascii=False, separators=(",", ":"))
         problem = self._problem(unique)
         if problem:
             return problem
         found = self.read(written, text)
-        strange = None if found is None else next((fact for fact in found.facts if not fact.grounded), None)
-        if found is None or strange is not None:
-            what = "" if strange is None else f" '{strange.said[-1]}'"
+        unknown = None if found is None else next((fact for fact in found.facts if not fact.grounded), None)
+        if found is None or unknown is not None:
+            what = "" if unknown is None else f" '{unknown.said[-1]}'"
             return f"a value{what} of its events does not stand in the text"
         return found
 
     def _problem(self, events: Sequence[Mapping[str, Any]]) -> str | None:
         for event in events:
-            kind = event.get("type")
+            kind = str(event.get("type"))
             if kind not in self.roles:
                 return f"an event of the type '{kind}', which task.roles does not name"
-            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[str(kind)])), None)
+            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[kind])), None)
             if strange is not None:
                 return f"an event '{kind}' with the role '{strange}', which task.roles does not name"
         try:
@@ -136,8 +143,10 @@ class EventExtractionTask(Asked):
 
     def read(self, written: str, text: str) -> Answer | None:
         """Return the events of an answer, or None where it is not JSON by the schema."""
+        if written != written.strip():
+            return None
         try:
-            events = json.loads(written)
+            events = json.loads(written, object_pairs_hook=_without_repeats)
             self._schema.validate_python(events)
         except (ValueError, RecursionError):  # pydantic's error is a ValueError
             return None
@@ -177,11 +186,23 @@ class EventExtractionTask(Asked):
         return find
 
 
-def _from_mentions(event: Mapping[str, Any]) -> dict[str, Any]:
+def _is_words(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return dict(pairs)
+
+
+def _from_mentions(event: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read FewFC's mentions, in the order of the text: one trigger, and roles with any number of values."""
     found: dict[str, Any] = {"type": event.get("type")}
-    mentions = [mention for mention in event["mentions"] if isinstance(mention, Mapping)]
-    for mention in sorted(mentions, key=lambda one: one.get("span") or [0]):
+    mentions = event["mentions"]
+    if not isinstance(mentions, list) or not all(isinstance(one, Mapping) for one in mentions):
+        return None
+    for mention in sorted(mentions, key=_start):
         role, word = str(mention.get("role")), mention.get("word")
         if role == _TRIGGER:
             found.setdefault(_TRIGGER, word)
@@ -192,3 +213,8 @@ def _from_mentions(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _start(mention: Mapping[str, Any]) -> int:
+    span = mention.get("span")
+    return span[0] if isinstance(span, list) and span and isinstance(span[0], int) else 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from fingpt_lora.tasks.base import Asked, Language
+from fingpt_lora.tasks.base import Answer, Asked, Fact, Language
 
 _DIRECTION: dict[str, dict[Language, str]] = {
     "down": {"en": "down", "zh": "跌"},
@@ -96,3 +98,74 @@ class ForecastTask(Asked):
         # Rounded, so that a quotient that stands for 1 % is not 1.0000000000000002 of them.
         step = max(1, math.ceil(round(abs(move) * 100, 9)))
         return ("U" if move > 0 else "D") + ("5+" if step > 5 else str(step))
+
+
+_REASONS: dict[Language, str] = {
+    "en": " Write the answer on a line of its own, and your reasons below it.",
+    "zh": "答案单独一行，理由写在其下。",
+}
+
+
+@dataclass(frozen=True)
+class ReasonedForecastTask(Asked):
+    """Implements :class:`fingpt_lora.tasks.base.Written`: the move on the first line, its reasons below.
+
+    Rows carry the reasons as ``rationale``, written before the outcome (``rationale_available_at``): reasons that knew
+    it teach a model to sound right. Only the move is measured; reasons are not.
+    """
+
+    forecast: ForecastTask
+
+    name = "forecast"
+    several = False
+    fields = ("text", "rationale")
+
+    @property
+    def asked_in(self) -> Literal["auto", "en", "zh"]:  # type: ignore[override]
+        """That of the forecast."""
+        return self.forecast.asked_in
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the forecast."""
+        return self.forecast.labels
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Those of the forecast."""
+        return self.forecast.aliases
+
+    def instruction(self, language: Language) -> str:
+        """Return the question, and the wish for reasons."""
+        return self.forecast.instruction(language) + _REASONS[language]
+
+    def gold(self, raw: Any, text: str) -> Answer | str:
+        """Return the answer of a row, given as ``{label, rationale}``."""
+        label, reasons = (str(raw.get(key) or "").strip() for key in ("label", "rationale"))
+        known = self.aliases.get(label.lower())
+        if known is None:
+            return f"unknown label '{label:.40}'; valid here: {', '.join(self.labels)}"
+        if not reasons:
+            return "it gives no reasons (column rationale)"
+        found = self.read(f"{self.forecast.answer(known, self.language(text))}\n{reasons}", text)
+        return found or "its reasons cannot be told apart from its answer"
+
+    def read(self, written: str, text: str) -> Answer | None:
+        """Return what an answer says, or None where its first line is no answer, or nothing is below it."""
+        first, _, reasons = written.partition("\n")
+        label = self.forecast.parse(first, self.language(text))
+        if label is None or first != first.strip() or not reasons.strip():
+            return None
+        return Answer(written, (Fact(label, ("move",)),), {"label": label, "rationale": reasons.strip()})
+
+    def grammar(self, text: str) -> str:
+        """Return the grammar of all answers."""
+        language = self.language(text)
+        answers = " | ".join(json.dumps(self.forecast.answer(label, language)) for label in self.labels)
+        return f'start: ({answers}) "\\n" REASONS\nREASONS: /\\S(.|\\n)*/\n'
+
+    def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
+        """Return what forecasts the training rows' most frequent move for everything."""
+        counts = Counter(fact for answer in known for fact in answer.facts)
+        first = frozenset(fact for fact, _ in counts.most_common(1))
+        return lambda _: first

@@ -32,8 +32,10 @@ _INSTRUCTIONS: dict[Language, str] = {
 }
 _BETWEEN = " | "
 _SCALE = re.compile(rf"(?P<said>.*\S) \((?P<scale>{'|'.join(SCALES)})\)", re.DOTALL)
-_TOKEN = re.compile(r"\s*(?:(?P<number>\d[\d,]*(?:\.\d+)?%?|\.\d+%?)|(?P<sign>[-+*/()]))")
-_AMOUNT = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_TOKEN = re.compile(rf"\s*(?:(?P<number>(?:{_NUMBER})%?)|(?P<sign>[-+*/()]))")
+_AMOUNT = re.compile(rf"(?P<sign>[-+]?)[$€£¥]?\s?(?P<worth>{_NUMBER})\s?%?")
+_WHOLE_NUMBER = re.compile(rf"(?<![\d.,])(?:{_NUMBER})%?(?![\d]|,\d)")
 _OPERATIONS: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -41,7 +43,7 @@ _OPERATIONS: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
 }
 _LONGEST = 400  # characters of a calculation
-_ROUND_NUMBERS = {"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "12", "100", "1000", "1,000"}
+_ROUND_NUMBERS = (*map(str, range(13)), "100", "1000", "1,000")  # of counts, means and shares
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class QuestionTask(Asked):
     name = "question"
     several = False
     fields = ("text", "question")
+    columns = ("answer",)
     labels = ("number", "words", "list")
     aliases: ClassVar[Mapping[str, str]] = {}
 
@@ -92,11 +95,14 @@ class QuestionTask(Asked):
         asked = _amount(values[0]) if len(values) == 1 else None
         if asked is None:
             return None
+        stated = values[0]
         program, derivation = found.get("program"), found.get("derivation")
         if isinstance(program, str) and program:
             steps = _from_program(program)
-            if values[0].endswith("%"):
-                scale = "percent"
+            scale = "percent" if stated.endswith("%") else scale
+            executed = _amount(str(found.get("exe_ans")))
+            if executed is not None:  # the answer beside it is rounded
+                asked, stated = _in_scale(executed, scale), ""
         elif found.get("answer_type", "arithmetic") == "count":
             return f"= {values[0]}" + (f" ({scale})" if scale else "")
         else:
@@ -107,7 +113,7 @@ class QuestionTask(Asked):
         # "4.00 - 1.90" of two percentages is written without their signs.
         for steps in () if calculation is None else (calculation, f"({calculation}) / 100"):
             worth = _worth(steps)
-            if worth is not None and abs(_in_scale(worth, scale) - asked) <= max(0.0051, 0.001 * abs(asked)):
+            if worth is not None and abs(_in_scale(worth, scale) - asked) <= _half_a_digit(stated, asked):
                 return self.write_calculation(steps, scale)
         if found.get("answer_type") == "arithmetic" or program:
             # The steps are not told, or come to something else: the number itself.
@@ -131,10 +137,11 @@ class QuestionTask(Asked):
             if not said.startswith("= "):
                 return None
             worth = _worth(said[2:])
-            if worth is None:
+            if worth is None or _spaced(said[2:]) != said[2:]:
                 return None
             value = _in_scale(worth, scale)
-            grounded = all(n in _ROUND_NUMBERS or n in text for n in _numbers(said[2:]))
+            known = {*_ROUND_NUMBERS, *_numbers_of(text)}
+            grounded = all(number in known for number in _numbers(said[2:]))
             fact = Fact("number", (_plain_number(value), scale), grounded=grounded)
             return Answer(written, (fact,), {"values": [_plain_number(value)], "scale": scale, "calculation": said[2:]})
         values = said.split(_BETWEEN)
@@ -153,16 +160,17 @@ class QuestionTask(Asked):
     def grammar(self, text: str) -> str:
         """Return the grammar of all answers to a text: pieces of it, or a calculation with its numbers."""
         document = text.rpartition("\n")[0] or text
-        numbers = list(dict.fromkeys(match["number"] for match in _found_numbers(document)))
-        allowed = " | ".join(map(_quoted, dict.fromkeys([*numbers, *sorted(_ROUND_NUMBERS)])))
+        found = [match[0] for match in _WHOLE_NUMBER.finditer(document)]
+        allowed = " | ".join(map(_quoted, dict.fromkeys([*found, *_numbers_of(document), *_ROUND_NUMBERS])))
         scales = " | ".join(_quoted(f" ({scale})") for scale in SCALES)
-        chunks = json.dumps({"substring_chunks": list(document.replace("|", " "))}, ensure_ascii=False)
+        chunks, words = json.dumps({"substring_chunks": list(document)}, ensure_ascii=False), "|".join(SCALES)
         return (
             f'start: "= " sum ({scales})? | SPANS\n'
             'sum: term ((" + " | " - ") term)*\nterm: factor ((" * " | " / ") factor)*\n'
             f'factor: "-"? (number | "(" sum ")")\nnumber: {allowed}\n'
             # Spans, their separators and the scale are one terminal: of several, the first would take the space.
-            f'SPANS: SPAN (" | " SPAN)* ({scales})?\nSPAN: %regex {chunks} & /[^\\s=]([^\\n]*[^\\s)])?/\n'
+            f'SPANS: SPAN (" | " SPAN)* ({scales})?\n'
+            f"SPAN: %regex {chunks} & /[^\\s=|]([^|\\n]*[^\\s|])?/ & ~/.* \\(({words})\\)/\n"
         )
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
@@ -181,8 +189,18 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _found_numbers(text: str) -> list[re.Match[str]]:
-    return list(re.finditer(r"(?P<number>\d[\d,]*\d(?:\.\d+)?%?|\d(?:\.\d+)?%?)", text))
+def _numbers_of(text: str) -> list[str]:
+    """Return the numbers of a text, without the sign of a percentage: as they stand there, and without commas."""
+    found = [match[0].rstrip("%") for match in _WHOLE_NUMBER.finditer(text)]
+    return [*found, *(number.replace(",", "") for number in found)]
+
+
+def _half_a_digit(stated: str, worth: float) -> float:
+    """Return how far a value may be from a rounded one: half of its last digit; of one in full, rounding errors."""
+    if not stated:
+        return max(1e-4, 1e-4 * abs(worth))
+    decimals = len(stated.rstrip("%").partition(".")[2])
+    return float(0.5001 * 10.0**-decimals)
 
 
 def _numbers(calculation: str) -> list[str]:
@@ -267,16 +285,19 @@ def _from_program(program: str) -> str | None:
 
 def _amount(words: str) -> float | None:
     """Return the number that words are, as accountants write it: ``$1,234``, ``(57)``, ``12.5%``."""
-    plain = re.sub(r"[$€£¥\s]", "", words).rstrip("%")
-    negative = plain.startswith("(") and plain.endswith(")")
-    plain = plain[1:-1] if negative else plain
-    if not _AMOUNT.fullmatch(plain):
+    plain = words.strip()
+    bracketed = re.fullmatch(r"([$€£¥]?\s?)\((.*)\)(\s?%?)", plain)
+    match = _AMOUNT.fullmatch("".join(bracketed.groups()) if bracketed else plain)
+    if match is None:
         return None
-    worth = float(plain.replace(",", ""))
-    return -worth if negative else worth
+    worth = float(match["worth"].replace(",", ""))
+    return -worth if bracketed or match["sign"] == "-" else worth
 
 
 def _plain_number(worth: float) -> str:
+    """Return a number to two decimals; one too small for them to two digits."""
+    if 0 < abs(worth) < 0.095:
+        return f"{worth:.2g}"
     return f"{round(worth, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 

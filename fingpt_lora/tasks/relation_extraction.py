@@ -41,6 +41,7 @@ class RelationExtractionTask(Asked):
     name = "relation_extraction"
     several = False
     fields = ("text",)
+    columns = ("relations",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

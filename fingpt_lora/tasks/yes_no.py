@@ -30,6 +30,7 @@ class YesNoTask(Asked):
 
     several = True
     fields = ("text",)
+    columns = ("events",)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

@@ -46,12 +46,14 @@ def test_a_prefix_parts_what_lies_side_by_side() -> None:
 
 def test_sentences_documents_and_lines() -> None:
     found = read("-DOCSTART- -X- O O\n\nOslo\tNNP\tI-LOC\n\n\n-DOCSTART- -X- O O\n\nIt PRP O\nrose VBD O")
-    assert [(r.line, r.fields["text"]) for r in found if isinstance(r, Record)] == [(3, "Oslo"), (8, "It rose")]
+    records = [r for r in found if isinstance(r, Record)]
+    assert [(r.line, r.fields["text"]) for r in records] == [(3, "Oslo"), (8, "It rose")]
+    assert [r.fields["document"] for r in records] == ["x.conll#1", "x.conll#2"]
 
 
 def test_bare_words_have_no_entities() -> None:
     (record,) = read("It\nrose\n")
-    assert isinstance(record, Record) and record.fields == {"text": "It rose"}
+    assert isinstance(record, Record) and record.fields == {"text": "It rose", "document": "x.conll#0"}
 
 
 @pytest.mark.parametrize(("text", "line"), [("Oslo NNP LOC\n", 1), ("Oslo I-LOC\nrose\n", 2)])

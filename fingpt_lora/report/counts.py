@@ -1,0 +1,70 @@
+"""What was counted on the way: rows, what was removed of them, what training took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fingpt_lora.report.findings import labels
+from fingpt_lora.report.wording import duration, number
+
+_DUPLICATES = {
+    "train_test_exact": "Rows removed from training: the same text is held out for test or validation",
+    "train_test_normalised": "Rows removed from training: the same but for case, spacing, punctuation or links",
+    "other_tasks": "Rows removed from training: another task of the mixture holds the same text out",
+    "validation_test": "Rows removed from validation: the same text is in the test",
+    "within_train": "Repeated rows removed from training",
+    "within_test": "Repeated rows in the test, kept",
+}
+
+
+def audit_lines(audit: Mapping[str, Any], shortened: int = 0) -> list[tuple[str, str]]:
+    """Return what was counted on the way to the splits: (what, how many)."""
+    duplicates, contradictions = audit.get("duplicates") or {}, audit.get("contradictions") or {}
+    lines = [(_DUPLICATES.get(key, key), f"{count:,}") for key, count in _ordered(duplicates, _DUPLICATES)]
+    if contradictions.get("train") is not None:
+        policy = contradictions.get("policy")
+        rule = f" (policy: {policy})" if policy else ""
+        lines.append((f"Training texts under several labels{rule}", f"{contradictions['train']:,}"))
+    if contradictions.get("test") is not None:
+        lines.append(("Test texts under several labels, kept", f"{contradictions['test']:,}"))
+    bad = audit.get("bad_rows")
+    if bad is not None:
+        lines.append(("Unusable rows skipped", f"{bad if isinstance(bad, int) else len(bad):,}"))
+    return [*lines, ("Training articles shortened to fit", f"{shortened:,}")]
+
+
+def _ordered(counts: Mapping[str, int], order: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    for key in [*order, *(key for key in counts if key not in order)]:
+        if key in counts:
+            yield key, counts[key]
+
+
+def split_counts(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[list[str], dict[str, list[int]]]:
+    """Return labels and, per split that has rows, the rows of each label and, last, of all of them."""
+    rows: Mapping[str, Mapping[str, int]] = audit.get("rows") or {}
+    names = [name for name in ("train", "validation", "test") if name in rows]
+    names += [name for name in rows if name not in names]
+    known = labels(metrics)
+    known += [label for name in names for label in rows[name] if label not in known]
+    known = list(dict.fromkeys(known))
+    counts = {name: [rows[name].get(label, 0) for label in known] for name in names}
+    # A row of several labels counts under each, so the sum is more than the rows.
+    totals = audit.get("totals") or {}
+    return known, {name: [*row, totals.get(name, sum(row))] for name, row in counts.items() if sum(row)}
+
+
+def training_lines(metrics: Mapping[str, Any], hardware: str) -> list[tuple[str, str]]:
+    """Return the facts of the training: (what, value), as far as they are known."""
+    train = metrics.get("train") or {}
+    lines = [
+        ("Rows", f"{train['rows']:,}" if train.get("rows") else None),
+        ("Epochs", f"{train['epochs']:g}" if train.get("epochs") else None),
+        ("Steps", f"{train['steps']:,}" if train.get("steps") else None),
+        ("Time", duration(train["seconds"]) if train.get("seconds") else None),
+        ("Speed", f"{train['rows_per_second']:.1f} rows/s" if train.get("rows_per_second") else None),
+        ("Peak memory", f"{train['peak_memory_gib']:.1f} GiB" if train.get("peak_memory_gib") else None),
+        ("Final loss", number(train["final_loss"]) if train.get("final_loss") is not None else None),
+        ("Hardware", hardware),
+    ]
+    return [(what, value) for what, value in lines if value is not None]
