@@ -19,7 +19,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_file_it_names_is_there() -> None:
-    named = set(re.findall(r"`((?:recipes|launch|benchmarks|fingpt_lora)/[\w./-]*)`", TEXT)) | set(
+    named = set(re.findall(r"`((?:recipes|launch|notebooks|benchmarks|fingpt_lora)/[\w./-]*)`", TEXT)) | set(
         re.findall(r"\]\((\w[\w./]+)\)", TEXT)
     )
     assert named and [name for name in named if not (ROOT / name).exists()] == []
