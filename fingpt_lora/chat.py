@@ -150,6 +150,8 @@ class Chat:
         predictor = self.predictor
         if predictor.run.recipe.model.head == "classification":
             raise RunError(f"The head of '{self.name}' was trained with it; without it, its base has no answer.")
+        if predictor.run.merged:
+            raise RunError(f"'{self.name}' is merged: its base is a part of it. Ask the run that it was merged from.")
         row = self._row(text, columns)
         own = self._replies(predictor, row)
         thresholds = None if predictor.thresholds is None else half(predictor.encoder.contract.labels)

@@ -113,11 +113,13 @@ def encoder_of(run: Run) -> PromptEncoder:
 
 
 def checkpoint_of(run: Run) -> Path:
-    """Return the folder of the base model of a run.
+    """Return the folder with tokenizer and chat template of a run: that of its base model, or its own if it is merged.
 
     Raises:
         ModelError: there is none.
     """
+    if run.merged:
+        return run.weights
     section = run.recipe.model
     return checkpoints.find_checkpoint(section.base, section.revision, writes=section.head != "classification")
 

@@ -72,9 +72,15 @@ class Run:
     manifest: Mapping[str, Any]
 
     @property
+    def merged(self) -> bool:
+        """Whether adapter and base were made one model, a checkpoint that is whole by itself."""
+        return bool(self.manifest.get("merged"))
+
+    @property
     def weights(self) -> Path:
         """The folder that holds what was trained: of a task of a mixture, that of the mixture."""
-        return self.folder / str(self.manifest.get("weights", "")) / weights_folder(self.recipe)
+        inside = self.folder / str(self.manifest.get("weights", ""))
+        return inside if self.merged else inside / weights_folder(self.recipe)
 
 
 def weights_folder(recipe: Recipe) -> str:
