@@ -65,7 +65,7 @@ class Bases:
         return self._loaded[weights]
 
     def _load(self, run: Run) -> Loaded:
-        if not _leaves_base_alone(run.recipe):
+        if not leaves_base_alone(run.recipe):
             section, device = section_here(run)
             trained = models.load_trained(run.weights, run.recipe, section, run.contract, device=device, merge=False)
             return Loaded(trained, None)
@@ -105,7 +105,13 @@ class Bases:
                 yield base
 
 
-def _leaves_base_alone(recipe: Recipe) -> bool:
+def leaves_base_alone(recipe: Recipe) -> bool:
+    """Return whether all that a run has trained are low-rank products beside the weights of its base."""
     written = {key: value for key, value in recipe.adapter.items() if value not in _UNSET}
     plain = recipe.peft_type == "LORA" and recipe.model.head != "classification"
     return plain and written.keys() <= _ADDED_ONLY and written.get("init_lora_weights", True) in _STARTS
+
+
+def rewrites_base(recipe: Recipe) -> bool:
+    """Return whether the weights of the base may be others once a run's adapter is put on it, as PiSSA's start does."""
+    return recipe.peft_type != "LORA" or recipe.adapter.get("init_lora_weights", True) not in _STARTS

@@ -15,10 +15,10 @@ from rich.text import Text
 from fingpt_lora import runs
 from fingpt_lora.contract import CONTRACT_FILE
 from fingpt_lora.data.rows import NONE, labels_of
-from fingpt_lora.mixture import TASKS
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import IGNORED, Example
 from fingpt_lora.recipe import dump_recipe
+from fingpt_lora.runs import TASKS
 from fingpt_lora.tasks import TextTask
 from fingpt_lora.tasks.base import OneAnswer
 

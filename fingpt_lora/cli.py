@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
 ]
+Dtype = Literal["bfloat16", "float16", "float32"]
 _FEW = 5  # labels whose probabilities have room as columns
 
 RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment.", metavar="RUN")]
@@ -107,6 +108,32 @@ def chat(
     from fingpt_lora.chat_loop import chat_here
 
     chat_here(Chat(*runs, names=name, system=system, max_new_tokens=max_new_tokens))
+
+
+@app.command()
+def merge(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders: one, a mixture, or several of one base.", metavar="RUN...")
+    ],
+    output: Annotated[Path | None, typer.Option(help="The merged folder; default, of one run: RUN-merged.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Of several runs: the weight of each, in order.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of several: cat (the exact sum), svd, ties, dare_ties ...")
+    ] = None,
+    density: Annotated[float | None, typer.Option(help="Share of values that ties and dare keep.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled file to prove it on; default: the run's test rows.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Held-out rows at most, of each task.")] = 256,
+    agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of answers to keep; default: evaluation.merge_agreement.")
+    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Precision of the result; default: 16 bits.")] = None,
+) -> None:
+    """Merge adapters into their base and prove on held-out rows that nothing was lost; exit code 3 where it was."""
+    from fingpt_lora.merge import merge_here
+
+    merge_here(runs, output, weight or (), method, density, data=data, rows=rows, agreement=agreement, dtype=dtype)
 
 
 @app.command()

@@ -35,6 +35,12 @@ class RunError(FingptLoraError):
     """A run folder that is missing, incomplete or belongs to another recipe."""
 
 
+class MergeError(FingptLoraError):
+    """A merged model that does not answer as the trained one does; nothing of it is kept."""
+
+    exit_code = 3
+
+
 class DivergenceError(FingptLoraError):
     """Training whose loss became NaN, infinite or ran away; the last good checkpoint is kept."""
 

@@ -15,9 +15,9 @@ from fingpt_lora.data.audit import normalise
 from fingpt_lora.data.rows import labels_of
 from fingpt_lora.errors import RecipeError
 from fingpt_lora.recipe import load_recipe
+from fingpt_lora.runs import TASKS
 from fingpt_lora.sections import MixturePart, MixtureSection, Recipe
 
-TASKS = "tasks"  # folder of a mixture's run that holds one run folder per task
 Item = TypeVar("Item")
 
 

@@ -142,7 +142,7 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> Any:
             "here. Use olora or pissa, or leave it out."
         )
     try:
-        with quiet(), _seeded(_seed(recipe)):
+        with quiet(), _seeded(seed_of(recipe)):
             if fields.get("loftq_config"):
                 from peft import LoftQConfig
 
@@ -169,7 +169,8 @@ def attach_adapter(model: torch.nn.Module, recipe: Recipe) -> Any:
     return adapted
 
 
-def _seed(recipe: Recipe) -> int:
+def seed_of(recipe: Recipe) -> int:
+    """Return what adapter and head start from."""
     return int(recipe.training.get("seed", 42))
 
 
@@ -237,7 +238,7 @@ def load_trained(
         check_checkpoint(weights, writes=section.head != "classification")
         return load_base(section, weights, device=device, labels=contract.labels, pad_id=contract.pad_id)
     checkpoint = find_checkpoint(section.base, section.revision, writes=section.head != "classification")
-    head: dict[str, Any] = {"labels": contract.labels, "pad_id": contract.pad_id, "seed": _seed(recipe)}
+    head: dict[str, Any] = {"labels": contract.labels, "pad_id": contract.pad_id, "seed": seed_of(recipe)}
     base = load_base(section, checkpoint, device=device, **head)
     adapted = load_adapter(base, weights, recipe)
     return merged_where_exact(adapted, section) if merge else adapted
@@ -252,7 +253,7 @@ def load_adapter(model: torch.nn.Module, folder: Path, recipe: Recipe, name: str
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"'{folder}' holds no adapter (adapter_config.json and adapter_model.safetensors).")
     try:
-        with quiet(), _seeded(_seed(recipe)):
+        with quiet(), _seeded(seed_of(recipe)):
             if isinstance(model, PeftModel):  # on top of earlier ones, beside those of other runs
                 model.load_adapter(str(folder), name)
                 earlier.activate(model, name)

@@ -12,7 +12,7 @@ import torch
 
 from fingpt_lora.batching import Collator, Progress, supervised_logits
 from fingpt_lora.metrics import interval
-from fingpt_lora.prompts import Example, PromptEncoder
+from fingpt_lora.prompts import IGNORED, Example, PromptEncoder
 
 _TOKENS = 4096  # of a forward: each needs room for the whole vocabulary
 
@@ -50,36 +50,53 @@ def score_documents(
     chunks = [(place, chunk) for place, text in enumerate(texts) for chunk in encoder.chunks(text)]
     nll, tokens = np.zeros(len(texts)), np.zeros(len(texts), dtype=int)
     left = np.bincount([place for place, _ in chunks], minlength=len(texts))
+    for number, losses, _ in foretold(model, [chunk for _, chunk in chunks], encoder.contract.pad_id):
+        place = chunks[number][0]
+        nll[place] += losses.sum()
+        tokens[place] += len(losses)
+        left[place] -= 1
+        if progress and not left[place]:
+            progress(1)
+    return TextLosses(nll, tokens, np.array([len(text.encode()) for text in texts]))
+
+
+def foretold(
+    model: torch.nn.Module, rows: Sequence[Example], pad_id: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield of each row, in the order of computation, how well its supervised tokens were foretold.
+
+    The model is in evaluation mode meanwhile.
+
+    Yields:
+        number of the row, negative log-likelihoods in nats (tokens,), and the most probable token at each place
+        (tokens,).
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
-        for part in _batches(chunks):
-            rows = [{"input_ids": chunk.ids, "labels": chunk.labels} for _, chunk in part]
-            batch = {k: v.to(device) for k, v in Collator(encoder.contract.pad_id, False)(rows).items()}
+        for part in _batches(rows):
+            given = [{"input_ids": rows[i].ids, "labels": rows[i].labels} for i in part]
+            batch = {k: v.to(device) for k, v in Collator(pad_id, False)(given).items()}
             with torch.inference_mode():
                 logits, targets = supervised_logits(model, batch)
                 losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-            counts = [len(chunk.ids) - 1 for _, chunk in part]
-            for (place, _), own in zip(part, torch.split(losses, counts), strict=True):
-                nll[place] += own.sum().item()
-                tokens[place] += len(own)
-                left[place] -= 1
-                if progress and not left[place]:
-                    progress(1)
+            tops = logits.argmax(dim=-1)
+            counts = [sum(label != IGNORED for label in rows[i].labels[1:]) for i in part]
+            for i, own, top in zip(part, torch.split(losses, counts), torch.split(tops, counts), strict=True):
+                yield i, own.double().cpu().numpy(), top.cpu().numpy()
     finally:
         model.train(was_training)
-    return TextLosses(nll, tokens, np.array([len(text.encode()) for text in texts]))
 
 
-def _batches(chunks: Sequence[tuple[int, Example]]) -> Iterator[list[tuple[int, Example]]]:
-    """Yield chunks of near lengths, as many as have room together."""
-    part: list[tuple[int, Example]] = []
-    for one in sorted(chunks, key=lambda chunk: len(chunk[1].ids)):
-        if part and (len(part) + 1) * len(one[1].ids) > _TOKENS:
+def _batches(rows: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield the places of rows of near lengths, as many as have room together."""
+    part: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
+        if part and (len(part) + 1) * len(rows[place].ids) > _TOKENS:
             yield part
             part = []
-        part.append(one)
+        part.append(place)
     if part:
         yield part
 

@@ -77,12 +77,17 @@ def make_plan(recipe: Recipe, *, world_size: int = 1) -> Plan:
     """
     if recipe.mixture is not None:
         return _mixture_plan(recipe, recipe.mixture, world_size)
-    splits = _splits(recipe)
+    splits = splits_of(recipe)
     _need_rows(splits, recipe)
     return _plan_of(recipe, splits, world_size)
 
 
-def _splits(recipe: Recipe) -> Splits:
+def splits_of(recipe: Recipe) -> Splits:
+    """Return the rows of a recipe of one task, without their context.
+
+    Raises:
+        FingptLoraError: the rows cannot be read, or not be asked about as the recipe wants it.
+    """
     task = build_task(recipe.task)
     _mode(recipe, task)  # what cannot be asked need not be read
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
@@ -100,7 +105,7 @@ def _mixture_plan(recipe: Recipe, section: MixtureSection, world_size: int) -> P
     """Return the first task's plan with the training rows of all."""
     mixture.check(recipe, section)
     recipes = mixture.part_recipes(recipe, section)
-    splits = mixture.kept_apart({name: _splits(part) for name, part in recipes.items()})
+    splits = mixture.kept_apart({name: splits_of(part) for name, part in recipes.items()})
     parts = {name: _plan_of(part, splits[name], world_size) for name, part in recipes.items()}
     if recipe.training.get("eval_strategy", "no") != "no" and not any(own.validation for own in splits.values()):
         raise DataError("training.eval_strategy needs validation rows: set data.validation_share in a task's recipe.")

@@ -31,6 +31,7 @@ from fingpt_lora.recipe import dump_recipe, parse_recipe
 from fingpt_lora.sections import Recipe
 
 MANIFEST, RECIPE, METRICS, CHECKPOINTS = "manifest.json", "recipe.yaml", "metrics.json", "checkpoints"
+TASKS = "tasks"  # folder of a mixture's run that holds one run folder per task
 THRESHOLDS = "thresholds.json"  # label -> probability from which it counts as given, where several may
 _PACKAGES = (
     "torch",
@@ -50,6 +51,7 @@ _FREE = {
         "report_to", "run_name", "logging_steps", "logging_strategy", "disable_tqdm", "save_total_limit", "save_steps",
         "dataloader_num_workers", "dataloader_pin_memory",
     },
+    "evaluation": {"merge_agreement"},
 }  # fmt: skip
 
 # Keys that came later: at their defaults, a run of before is still the same run.
@@ -165,7 +167,27 @@ def open_run(folder: str | Path) -> Run:
         RunError: the folder is missing, unfinished or damaged.
         PromptError: its prompt contract was changed.
     """
-    folder = Path(folder)
+    recipe, manifest = _opened(folder := Path(folder))
+    if recipe.mixture is not None:
+        names = ", ".join(f"'{folder / TASKS / name}'" for name in recipe.mixture.tasks)
+        raise RunError(f"'{folder}' has learned several tasks; name one of them: {names}.")
+    return Run(folder, recipe, PromptContract.load(folder), manifest)
+
+
+def open_runs(folder: str | Path) -> dict[str, Run]:
+    """Open a finished run by its folder's name, or every task of a mixture by the task's.
+
+    Raises:
+        RunError: as :func:`open_run`.
+        PromptError: likewise.
+    """
+    recipe, manifest = _opened(folder := Path(folder))
+    if recipe.mixture is None:
+        return {folder.resolve().name: Run(folder, recipe, PromptContract.load(folder), manifest)}
+    return {name: open_run(folder / TASKS / name) for name in recipe.mixture.tasks}
+
+
+def _opened(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     if not folder.is_dir():
         raise RunError(f"There is no run folder '{folder}'. Train one: fingpt-lora train recipes/sentiment.yaml")
     manifest = _read_manifest(folder)
@@ -177,10 +199,7 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(f"'{folder}' lacks {RECIPE}. Train the run again.") from None
     except RecipeError as error:
         raise RunError(f"The saved recipe does not fit the installed versions: {error}") from None
-    if recipe.mixture is not None:
-        names = ", ".join(f"'{folder / 'tasks' / name}'" for name in recipe.mixture.tasks)
-        raise RunError(f"'{folder}' has learned several tasks; name one of them: {names}.")
-    return Run(folder, recipe, PromptContract.load(folder), manifest)
+    return recipe, manifest
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

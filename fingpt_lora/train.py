@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora import capability, checkpoints, earlier, mixture, runs
+from fingpt_lora import capability, checkpoints, earlier, runs
 from fingpt_lora.atomic import write_json
 from fingpt_lora.console import is_main, note, quiet, run_safely
 from fingpt_lora.errors import RecipeError, RunError
@@ -109,7 +109,7 @@ def _carry_out(plan: Plan, folder: Path) -> None:
         with compiling.eagerly(used):
             found[name] = evaluate_run(part, used, base_results[name], training)
         if is_main():
-            own = folder / mixture.TASKS / name if name else folder
+            own = folder / runs.TASKS / name if name else folder
             if name:
                 runs.begin(own, part.recipe, part.contract, {**_manifest(part), "weights": "../.."})
             mixed = plan.recipe.mixture.tasks if plan.recipe.mixture else {}
@@ -199,8 +199,8 @@ def _show(folder: Path) -> None:
     metrics = json.loads((folder / runs.METRICS).read_text(encoding="utf-8"))
     console = Console(soft_wrap=False)
     for name in metrics.get("tasks", ()):
-        console.print(f"[bold]{name}[/bold]   {folder / mixture.TASKS / name}", soft_wrap=True)
-        own = json.loads((folder / mixture.TASKS / name / runs.METRICS).read_text(encoding="utf-8"))
+        console.print(f"[bold]{name}[/bold]   {folder / runs.TASKS / name}", soft_wrap=True)
+        own = json.loads((folder / runs.TASKS / name / runs.METRICS).read_text(encoding="utf-8"))
         console.print(summary_table(own, own.get("audit"), caption=f"{own['test']['rows']} test rows"))
     if "tasks" in metrics:
         return

@@ -27,6 +27,7 @@ TEXTS = [
     "Orders doubled and guidance was raised for the second time this year, the company said in a statement.",
 ]
 LABELS = ["positive", "neutral", "negative", "negative", "neutral", "positive"]
+Train = Callable[..., Path]
 EVENTS: list[tuple[str, ...]] = [("Profit",), (), ("Profit", "Debt"), ("Profit",), (), ("ShareRepurchase",)]
 
 
@@ -118,6 +119,26 @@ def small_base(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(checkpoint / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def train(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Train a recipe for two steps on the real model's first layers, at a rate that leaves its mark."""
+
+    from fingpt_lora.train import run_recipe
+
+    def run(recipe: str, name: str, *overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("runs") / name
+        common = [
+            f"model.base={small_base}", "model.quantization=none", "model.dtype=float32", "adapter.r=4",
+            "adapter.layers_to_transform=null", "data.limit=8", "training.max_steps=2", "training.learning_rate=0.01", "training.warmup_steps=0", "training.lr_scheduler_type=constant",
+            "training.per_device_train_batch_size=4", "evaluation.bootstrap=100", "evaluation.base_model=false",
+        ]  # fmt: skip
+        return run_recipe(
+            Path(__file__).parents[1] / "recipes" / f"{recipe}.yaml", [*common, *overrides, f"output={folder}"]
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

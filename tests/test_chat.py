@@ -28,27 +28,9 @@ from fingpt_lora.evaluate import predict_rows
 from fingpt_lora.generate import stream_tokens
 from fingpt_lora.predict import Predictor, section_here
 from fingpt_lora.reply import Beside, Reply
-from fingpt_lora.train import run_recipe
-from tests.conftest import TEXTS, random_model
+from tests.conftest import TEXTS, Train, random_model
 
 ROOT = Path(__file__).parents[1]
-Train = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def train(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Train a recipe for two steps on the real model's first layers, at a rate that leaves its mark."""
-
-    def run(recipe: str, name: str, *overrides: str) -> Path:
-        folder = tmp_path_factory.mktemp("runs") / name
-        common = [
-            f"model.base={small_base}", "model.quantization=none", "model.dtype=float32", "adapter.r=4",
-            "adapter.layers_to_transform=null", "data.limit=8", "training.max_steps=2", "training.learning_rate=0.01", "training.warmup_steps=0", "training.lr_scheduler_type=constant",
-            "training.per_device_train_batch_size=4", "evaluation.bootstrap=100", "evaluation.base_model=false",
-        ]  # fmt: skip
-        return run_recipe(ROOT / "recipes" / f"{recipe}.yaml", [*common, *overrides, f"output={folder}"])
-
-    return run
 
 
 @pytest.fixture(scope="module")

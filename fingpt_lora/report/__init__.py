@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fingpt_lora.report.card import write_model_card
+from fingpt_lora.report.card import write_merged_card, write_model_card
 from fingpt_lora.report.context import ReportContext
 from fingpt_lora.report.page import write_html
 from fingpt_lora.report.plots import write_plots
 from fingpt_lora.report.table import summary_table
 
-__all__ = ["ReportContext", "summary_table", "write_html", "write_model_card", "write_plots", "write_report"]
+__all__ = [
+    "ReportContext",
+    "summary_table",
+    "write_html",
+    "write_merged_card",
+    "write_model_card",
+    "write_plots",
+    "write_report",
+]
 
 PLOTS = "plots"
 

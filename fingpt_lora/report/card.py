@@ -10,8 +10,11 @@ from typing import Any
 from fingpt_lora.atomic import write_text
 from fingpt_lora.report.context import ReportContext
 from fingpt_lora.report.page import common, environment
+from fingpt_lora.runs import TASKS, Run
 
 CARD = "README.md"
+# What an adapter was merged into.
+WEIGHTS = {"plain": "16-bit base", "dequantized": "dequantized base", "own": "base as the adapter has changed it"}
 # Licences that ask nothing of a model trained on the data but to name its source, if that.
 _PERMISSIVE = {"cc0-1.0", "mit", "apache-2.0", "bsd-3-clause", "cc-by-3.0", "cc-by-4.0", "odc-by", "unlicense"}
 _HUB_METRICS = {
@@ -50,6 +53,68 @@ def write_model_card(
         )
     )
     card = ModelCard(f"---\n{_metadata(metrics, context).to_yaml()}\n---\n\n{body}")
+    write_text(folder / CARD, str(card))
+    return folder / CARD
+
+
+def write_merged_card(folder: Path, name: str, members: Mapping[str, Run], figures: Mapping[str, Any]) -> Path:
+    """Write ``README.md`` of a merged model, with the proof that it answers as the trained one does.
+
+    Args:
+        folder: of the merged model.
+        name: that it will have.
+        members: the runs that were merged, by the name of their task.
+        figures: the content of ``merge_report.json``.
+
+    Returns:
+        the file written.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    first = next(iter(members.values()))
+    known = ReportContext(name=name, task="", recipe_yaml="", base_model=first.recipe.model.base)
+    licences = [run.manifest.get("licences") or {} for run in members.values()]
+    stated = {
+        key: ", ".join(sorted({own.get(key, "not stated") for own in licences})) for key in ("base_model", "data")
+    }
+    lines = [
+        {
+            "task": task,
+            "rows": figures["rows"][task],
+            "what": WEIGHTS[candidate],
+            "kept": candidate == figures["kept"],
+            "trained": figures["trained"][task]["accuracy"],
+            **own,
+        }
+        for task in members
+        for candidate, found in figures["candidates"].items()
+        for own in [found["tasks"][task]]
+    ]
+    quantization = figures["quantization"]
+    body = (
+        environment(autoescape=False)
+        .get_template("merged.md.j2")
+        .render(
+            name=name,
+            base_name=known.base_name,
+            tasks=list(dict.fromkeys(run.recipe.task.name for run in members.values())),
+            folders=[name] if len(members) == 1 else [f"{name}/{TASKS}/{task}" for task in members],
+            lines=lines,
+            figures=figures,
+            quantization=quantization if isinstance(quantization, str) else "by a configuration of its own",
+            licences=stated,
+        )
+    )
+    classifies = first.recipe.model.head == "classification"
+    metadata = ModelCardData(
+        **_licence(stated["base_model"], stated["data"]),
+        base_model=known.base_hub_id,
+        library_name="transformers",
+        pipeline_tag="text-classification" if classifies else "text-generation",
+        tags=["fingpt-lora", "finance", "merge", *dict.fromkeys(run.recipe.task.name for run in members.values())],
+        model_name=name,
+    )
+    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}")
     write_text(folder / CARD, str(card))
     return folder / CARD
 

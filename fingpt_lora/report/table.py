@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fingpt_lora.report import findings, wording
+from fingpt_lora.report.card import WEIGHTS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,3 +69,29 @@ def _notes(metrics: Mapping[str, Any], audit: Mapping[str, Any], caption: str | 
     if leaked:
         lines.append(f"{leaked:,} training rows were removed because test or validation hold the same text.")
     return lines + findings.short_differences(metrics)
+
+
+def merge_table(report: Mapping[str, Any]) -> Table:
+    """Return a merge report as a rich table."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left", caption_style="")
+    for title in ("", "merged into", "agreement", "mean drift", "max", "accuracy"):
+        table.add_column(title, justify="left" if title in ("", "merged into") else "right", no_wrap=True)
+    for task, trained in report["trained"].items():
+        table.add_row(task, "(as trained)", "", "", "", wording.number(trained["accuracy"]))
+        for name, found in report["candidates"].items():
+            own = found["tasks"][task]
+            table.add_row(
+                "",
+                WEIGHTS[name] + (" (kept)" if name == report["kept"] else ""),
+                wording.percent(own["agreement"]),
+                f"{own['mean_drift']:.4f}",
+                f"{own['max_drift']:.3f}",
+                wording.number(own["accuracy"]),
+                style="bold" if name == report["kept"] else "",
+            )
+    rows = ", ".join(str(count) for count in report["rows"].values())
+    table.caption = f"{rows} held-out rows; drift of log-probabilities in nats; {report['seconds']:.0f} s."
+    return table
