@@ -131,7 +131,10 @@ def merge(
     dtype: Annotated[Dtype | None, typer.Option(help="Precision of the result; default: 16 bits.")] = None,
 ) -> None:
     """Merge adapters into their base and prove on held-out rows that nothing was lost; exit code 3 where it was."""
-    from fingpt_lora.merge import merge_here
+    from fingpt_lora.console import quiet
+
+    with quiet():  # bitsandbytes tells at its import what it lacks
+        from fingpt_lora.merge import merge_here
 
     merge_here(runs, output, weight or (), method, density, data=data, rows=rows, agreement=agreement, dtype=dtype)
 

@@ -111,7 +111,7 @@ def merge(
                 path.rename(building / path.name)
             (building / kept).rmdir()
             report = {
-                "runs": [str(folder) for folder in folders],
+                "runs": [Path(folder).resolve().name for folder in folders],
                 "base": first.recipe.model.base,
                 "quantization": first.recipe.model.quantization,
                 "dtype": kind,

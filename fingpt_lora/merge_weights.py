@@ -216,9 +216,13 @@ def _hollow(checkpoint: Path) -> Any:
 
 def in_shards(folder: Path) -> bool:
     """Return whether an adapter is all in layers of its own, so that it can be added module by module."""
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as saved:
+        keys: list[str] = list(saved.keys())
     config = PeftConfig.from_pretrained(folder)
-    whole = ("modules_to_save", "trainable_token_indices")
-    return getattr(config, "bias", "none") == "none" and not any(getattr(config, key, None) for key in whole)
+    as_a_whole = any(getattr(config, key, None) for key in ("modules_to_save", "trainable_token_indices"))
+    biases = getattr(config, "bias", "none") != "none"
+    # An adapted embedding is saved together with its base.
+    return not as_a_whole and not biases and not any(".base_layer." in key for key in keys)
 
 
 def write_shards(weights: Weights, adapters: Adapters, folder: Path, dtype: torch.dtype) -> None:
@@ -249,6 +253,7 @@ def write_shards(weights: Weights, adapters: Adapters, folder: Path, dtype: torc
                 waiting[name] = tensor.contiguous()
             shard |= found
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # as every other file; they come private
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / "model.safetensors.index.json", index)

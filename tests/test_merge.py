@@ -24,9 +24,11 @@ from fingpt_lora.merge_weights import Adapters, Weights, in_shards, weights_in, 
 from fingpt_lora.predict import Predictor
 from fingpt_lora.proof import Answered, compare
 from fingpt_lora.recipe import parse_recipe
+from fingpt_lora.train import run_recipe
 from tests.conftest import TEXTS, Train
 
-NF4 = ("model.quantization=nf4", "model.dtype=auto", "training.max_steps=6")
+# Gently enough for what an adapter adds to be smaller than the steps of four bits.
+NF4 = ("model.quantization=nf4", "model.dtype=auto", "training.max_steps=10", "training.learning_rate=0.001")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_a_merge_into_four_bits_is_found_out(quantized: Path, tmp_path: Path, mo
 
     run = runs.open_run(quantized)
     monkeypatch.setattr(merging, "write_shards", into_four_bits)
-    with pytest.raises(MergeError):
+    with pytest.raises(MergeError, match="has lost what was trained"):
         merge([quantized], tmp_path / "merged")
     assert not list(tmp_path.iterdir())
 
@@ -116,7 +118,6 @@ ADAPTERS = {
     "rslora": "r: 4, target_modules: [q_proj, down_proj], init_lora_weights: false, use_rslora: true",
     "dora": "r: 4, target_modules: [q_proj, down_proj], init_lora_weights: false, use_dora: true",
     "ranks": "r: 4, target_modules: [q_proj, v_proj], init_lora_weights: false, rank_pattern: {q_proj: 2}",
-    "embedding": "r: 4, target_modules: [embed_tokens, q_proj], init_lora_weights: false",
     "ia3": "peft_type: IA3, target_modules: [k_proj, down_proj], feedforward_modules: [down_proj], init_ia3_weights: false",
     "loha": "peft_type: LOHA, r: 4, target_modules: [q_proj], init_weights: false",
 }
@@ -216,18 +217,35 @@ def test_several_adapters_by_their_weights(sentiment: Path, events: Path, tmp_pa
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_mixture_is_merged_with_a_proof_of_every_task(train: Train, tmp_path: Path) -> None:
-    folder = train("multitask_zh_en", "mixed")
-    report = merge([folder], tmp_path / "merged", dtype="float32")
+def test_a_mixture_is_merged_with_a_proof_of_every_task(small_base: Path, tmp_path: Path) -> None:
+    common = "data: {limit: 8}\nevaluation: {base_model: false, bootstrap: 100}\n"
+    (tmp_path / "three.yaml").write_text(f"task: {{labels: 3}}\n{common}", "utf-8")
+    (tmp_path / "chosen.yaml").write_text(
+        "task: {name: choice, question: 'Which way?', choices: {positive: up, negative: down, neutral: flat}}\n"
+        + common,
+        "utf-8",
+    )
+    (tmp_path / "mix.yaml").write_text(
+        "mixture: {tasks: {three: {recipe: three.yaml}, chosen: {recipe: chosen.yaml}}}\n"
+        f"model: {{base: '{small_base}', quantization: none, dtype: float32}}\n"
+        f"adapter: {{r: 4, target_modules: [q_proj]}}\ntraining: {{max_steps: 2}}\noutput: {tmp_path}/mixed",
+        "utf-8",
+    )
+    report = merge([run_recipe(tmp_path / "mix.yaml")], tmp_path / "merged", dtype="float32")
     tasks = report["candidates"]["plain"]["tasks"]
-    assert len(tasks) > 1 and all(own["max_drift"] < 1e-3 for own in tasks.values())
+    assert len(tasks) > 1 and all(own["max_drift"] < 1e-2 for own in tasks.values())
     for name in tasks:
         assert Predictor.load(tmp_path / "merged" / "tasks" / name).predict(TEXTS[:1])
 
 
 def test_written_answers_and_raw_text_are_proved_too(train: Train, tmp_path: Path) -> None:
+    rows = [{"text": f"Bank {i} lends.", "entities": [{"type": "ORG", "text": f"Bank {i}"}]} for i in range(8)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    split = "data.split={method: random, test: 0.5, seed: 1}"
     for recipe in ("entities", "text"):
-        report = merge([train(recipe, recipe)], tmp_path / recipe, dtype="float32", rows=4)
+        folder = train(recipe, recipe, f"data.path={data}", split)
+        report = merge([folder], tmp_path / recipe, dtype="float32", rows=4)
         assert report["candidates"]["plain"]["tasks"][recipe]["max_drift"] < 1e-3
     assert report["trained"]["text"]["accuracy"] is None
 
