@@ -201,7 +201,8 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
     if recipe.training.get("eval_strategy", "no") == "no":
         fill("training.save_strategy", "steps", "a stopped run continues from its last checkpoint")
         every = min(500, max(10, steps // 2))
-        fill("training.save_steps", every, f"about twice an epoch of {steps} steps")
+        how_often = "about twice an epoch of" if every == steps // 2 else "an epoch has"
+        fill("training.save_steps", every, f"{how_often} {steps} steps")
     else:
         strategy = recipe.training["eval_strategy"]
         fill("training.save_strategy", strategy, "checkpoints where the validation rows are scored")

@@ -141,7 +141,9 @@ class Chat:
         return self._replies(self.predictor, self._row(text, columns))
 
     def base(self, text: str, **columns: Any) -> Beside:
-        """Ask the run in use and, in the same words, its untouched base (thresholds of one half).
+        """Ask the run in use and, in the same words, the base that it was trained on (thresholds of one half).
+
+        That is the untouched base, with the earlier adapters where the recipe has ``model.adapters``.
 
         Raises:
             DataError: there is no text.
@@ -155,8 +157,10 @@ class Chat:
         row = self._row(text, columns)
         own = self._replies(predictor, row)
         thresholds = None if predictor.thresholds is None else half(predictor.encoder.contract.labels)
+        base_name = "base with earlier adapters" if predictor.run.recipe.model.adapters else "untouched base"
         with quiet(), self._bases.untouched(predictor.run) as model:
-            return Beside(own, self._replies(replace(predictor, model=model, thresholds=thresholds), row))
+            beside = self._replies(replace(predictor, model=model, thresholds=thresholds), row)
+        return Beside(own, beside, base_name)
 
     def table(self, frame: DataFrame | Sequence[str], column: str = _TEXT, *, progress: bool = True) -> DataFrame:
         """Answer every text of a column, in order, with a progress bar on standard error.

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fingpt_lora import runs
 from fingpt_lora.contract import CONTRACT_FILE
+from fingpt_lora.data.audit import counted
 from fingpt_lora.data.rows import NONE, labels_of
 from fingpt_lora.plan import Plan
 from fingpt_lora.prompts import IGNORED, Example
@@ -38,8 +39,9 @@ def show_plan(plan: Plan) -> None:
         of = f"{name}: " if name else ""
         console.rule(f"{of}rows")
         console.print(_row_table(part))
-        for line in _audit_lines(part):
-            console.print(Text(line))
+        console.print(_counts(part))
+        for warning in part.splits.audit.warnings:
+            console.print(Text(warning))
         console.rule(f"{of}prompts: what is supervised is marked")
         for number in _sample(part):
             console.print(
@@ -53,9 +55,10 @@ def show_plan(plan: Plan) -> None:
 
 def _row_table(plan: Plan) -> Table:
     one_each = isinstance(plan.task, OneAnswer)
-    shown = plan.contract.labels if one_each else (*plan.contract.labels, NONE)
     splits = {"train": plan.splits.train, "validation": plan.splits.validation, "test": plan.splits.test}
     counts = [Counter(label for row in rows for label in labels_of(row)) for rows in splits.values()]
+    may_be_none = not one_each and any(count[NONE] for count in counts)
+    shown = (*plan.contract.labels, NONE) if may_be_none else plan.contract.labels
     # One line per label: there may be dozens.
     table = Table("label", box=box.SIMPLE_HEAD)
     for name in splits:
@@ -66,14 +69,13 @@ def _row_table(plan: Plan) -> Table:
     return table
 
 
-def _audit_lines(plan: Plan) -> list[str]:
-    audit = plan.splits.audit.as_dict()
-    lines = [f"{key}: {value}" for key, value in audit.get("duplicates", {}).items() if value]
-    contradictions = audit.get("contradictions", {})
-    if any(isinstance(value, int) and value for value in contradictions.values()):
-        lines.append(f"texts with contradicting labels: {contradictions}")
-    lines += list(audit.get("warnings", []))
-    return lines
+def _counts(plan: Plan) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    for what, count in counted(plan.splits.audit.as_dict()):
+        if count:
+            table.add_row(f"{count:,}", what)
+    return table
 
 
 def _sample(plan: Plan) -> list[int]:
@@ -127,11 +129,13 @@ def _closing(plan: Plan) -> Group:
     }
     names = [runs.RECIPE, runs.MANIFEST, runs.METRICS, f"{runs.weights_folder(plan.recipe)}/"]
     own = [CONTRACT_FILE, *([runs.THRESHOLDS] if plan.task.several else []), "plots/", "report.html", "README.md"]
+    shortened = sum(part.shortened for part in plan.tasks.values())
+    rows = sum(len(part.train) for part in plan.tasks.values())
     files = ", ".join([*names, *([f"{TASKS}/"] if plan.parts else own)])
     return Group(
         Text(f"base       {plan.recipe.model.base} in {plan.checkpoint}"),
         Text(f"steps      {plan.steps}"),
-        Text(f"shortened  {sum(part.shortened for part in plan.tasks.values())} training rows"),
+        Text(f"shortened  {shortened:,} of {rows:,} training rows"),
         *[Text(f"contract   {part.contract.hash[:16]}  {name}".rstrip()) for name, part in plan.tasks.items()],
         Text(f"run        {plan.identity[:16]}"),
         Text(

@@ -146,11 +146,12 @@ def _rank_and_world(model: torch.nn.Module) -> tuple[int, int]:
 
 
 def evaluate_base(plan: Plan, base: torch.nn.Module) -> Answers | None:
-    """Score the untouched base model on the test rows, where the recipe wants it."""
+    """Score the base model on the test rows as training finds it, earlier adapters included, where the recipe asks."""
     # A classification head is random until it is trained.
     if not plan.recipe.evaluation.base_model or plan.recipe.model.head == "classification":
         return None
-    return _answer(plan, base, "Scoring the untouched base model")
+    with_earlier = " with the earlier adapters" if plan.recipe.model.adapters else ""
+    return _answer(plan, base, f"Scoring the base model{with_earlier}")
 
 
 def _answer(plan: Plan, model: torch.nn.Module, what: str) -> Answers:
@@ -173,7 +174,7 @@ def evaluate_run(plan: Plan, model: torch.nn.Module, base: Answers | None, train
         return metrics
     baselines = baselines_of(plan, own)
     if base is not None:
-        baselines["base_model"] = base
+        baselines["earlier_adapters" if plan.recipe.model.adapters else "base_model"] = base
     metrics["baselines"] = {name: figures(p, **settings) for name, p in baselines.items()}
     metrics["comparison"] = {
         name: paired_bootstrap(own, p, bootstrap=section.bootstrap, confidence=section.confidence)

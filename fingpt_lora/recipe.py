@@ -11,24 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from fingpt_lora import installed
 from fingpt_lora.errors import RecipeError, did_you_mean
-from fingpt_lora.sections import (
-    DataSection,
-    EvaluationSection,
-    MarketSection,
-    MixturePart,
-    MixtureSection,
-    ModelSection,
-    Recipe,
-    SplitSection,
-    TaskSection,
-)
+from fingpt_lora.mistakes import translated
+from fingpt_lora.sections import Recipe
 from fingpt_lora.validation import DECIDED, OWN_TRAINING_FIELDS, Written, check_passed_through, check_together
 
 
@@ -77,7 +68,7 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), *, name: str = "recip
     try:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
-        raise _translate(error, source) from None
+        raise translated(error, source) from None
     check_passed_through(recipe, source)
     check_together(recipe, source)
     return recipe
@@ -162,46 +153,3 @@ def _plain(node: Any) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return node
-
-
-def _translate(error: ValidationError, source: Written) -> RecipeError:
-    """Turn pydantic's first error into one sentence with file, line, key and the nearest valid key."""
-    first = error.errors(include_url=False)[0]
-    path = [part for part in first["loc"] if not _is_union_branch(part)]
-    if first["type"] == "extra_forbidden":
-        model = _model_at(path[:-1])
-        section = f"section '{'.'.join(map(str, path[:-1]))}'" if path[:-1] else "a recipe"
-        return source.error(path, f"unknown key in {section}.{did_you_mean(str(path[-1]), model.model_fields)}")
-    message = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    shown = f" (it is {given!r})" if isinstance(given, (str, int, float, bool)) and first["type"] != "missing" else ""
-    if first["type"] == "literal_error":
-        expected = str(first["ctx"]["expected"])
-        hint = (
-            did_you_mean(given, [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")])
-            if isinstance(given, str)
-            else ""
-        )
-        return source.error(path, f"must be {expected}{shown}.{hint if hint.startswith(' Did') else ''}")
-    return source.error(path, message[0].lower() + message[1:] + shown + ".")
-
-
-def _is_union_branch(part: str | int) -> bool:
-    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part)
-
-
-def _model_at(path: Sequence[str | int]) -> type[BaseModel]:
-    model: type[BaseModel] = Recipe
-    nested: dict[str, type[BaseModel]] = {
-        "task": TaskSection,
-        "model": ModelSection,
-        "data": DataSection,
-        "split": SplitSection,
-        "market": MarketSection,
-        "evaluation": EvaluationSection,
-        "mixture": MixtureSection,
-        "tasks": MixturePart,
-    }
-    for part in path:
-        model = nested.get(str(part), model)
-    return model

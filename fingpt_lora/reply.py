@@ -124,10 +124,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class Beside:
-    """A run's answer and that of its untouched base to the same question."""
+    """A run's answer and that of its base to the same question.
+
+    Attributes:
+        own: the run's.
+        base: that of what it was trained on.
+        base_name: which is the untouched base, or one with earlier adapters.
+    """
 
     own: Reply
     base: Reply
+    base_name: str = "untouched base"
 
     def __str__(self) -> str:
         """Return both as a line each."""
@@ -138,13 +145,13 @@ class Beside:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(Text("adapter", style="underline"), self.own, Text("untouched base", style="underline"), self.base)
+        return Group(Text("adapter", style="underline"), self.own, Text(self.base_name, style="underline"), self.base)
 
     def _repr_html_(self) -> str:
         """Return both for a notebook, side by side."""
         cells = [
             f"<div><i>{name}</i>{reply._repr_html_()}</div>"
-            for name, reply in (("adapter", self.own), ("untouched base", self.base))
+            for name, reply in (("adapter", self.own), (self.base_name, self.base))
         ]
         return f'<div style="display:flex;gap:2em;flex-wrap:wrap">{"".join(cells)}</div>'
 

@@ -250,7 +250,7 @@ class EvaluationSection(Section):
     )
     max_new_tokens: int | None = Field(None, ge=1, description="Longest written answer; by default, that of training.")
     batch_size: int = Field(32, ge=1, description="Rows per forward.")
-    base_model: bool = Field(True, description="Also score the untouched base model on the same rows.")
+    base_model: bool = Field(True, description="Also score the base, with any model.adapters, on the same rows.")
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the bootstrap intervals.")
     bootstrap: int = Field(1000, ge=100, description="Resamples for the intervals.")
     merge_agreement: float = Field(

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,7 @@ def test_html_escapes_texts_and_shows_bars() -> None:
     assert "left:40.0%" in several._repr_html_() and str(several) == "Profit (Profit 0.900, Debt 0.100)"
     beside = Beside(several, Reply("x", [], {"Profit": 0.1, "Debt": 0.1}))
     assert "untouched base" in beside._repr_html_() and "base     none" in str(beside)
+    assert "untouched" not in replace(beside, base_name="base with earlier adapters")._repr_html_()
 
 
 def test_written_answers_are_marked_in_the_text_and_tabled() -> None:

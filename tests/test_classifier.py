@@ -128,6 +128,22 @@ def test_a_causal_model_bears_a_head_too(small_base: Path, tmp_path: Path) -> No
     assert PromptContract.load(folder).template == "bare"
 
 
+def test_weights_that_a_checkpoint_lacks_come_from_the_seed(tmp_path: Path, capfd: Any) -> None:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=50, **sizes), add_pooling_layer=False).save_pretrained(tmp_path)
+    capfd.readouterr()
+    loaded: list[Any] = []
+    section = SECTION.model_copy(update={"attn_implementation": "sdpa"})
+    for seed in (1, 1, 2):
+        torch.rand(1)  # what was drawn before does not matter
+        loaded.append(load_base(section, tmp_path, device="cpu", labels=("up", "down"), seed=seed))
+    one, again, other = ([m.bert.pooler.dense.weight, m.classifier.weight] for m in loaded)
+    assert all(map(torch.equal, one, again)) and not any(map(torch.equal, one, other))
+    assert one[0].std() > 0.01 and capfd.readouterr() == ("", "")
+
+
 def test_what_cannot_be_together_is_said(minilm: Path) -> None:
     for settings, message in (
         (["evaluation.mode=generate"], "a classification head writes nothing"),

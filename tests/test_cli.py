@@ -64,6 +64,25 @@ def test_check_shows_what_would_happen(checkpoint: Path) -> None:
     assert result.stderr == ""
 
 
+def test_check_says_in_words_what_was_removed(checkpoint: Path, tmp_path: Path) -> None:
+    texts = [f"Profit rose in week {week}." for week in range(8)]
+    rows = [(text, "positive", "train") for text in (*texts, texts[0], texts[1].upper())]
+    rows += [(texts[1], "positive", "test"), (texts[2], "positive", "train"), (texts[2], "negative", "train")]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["text,label,split", *map(",".join, rows)]), encoding="utf-8")
+    shown = run("check", "recipes/sentiment.yaml", "--set", f"data.path={path}").stdout
+    for words in (
+        "1  Rows removed from training: the same text is held out for test or validation",
+        "1  Rows removed from training: the same but for case",
+        "2  Repeated rows removed from training",
+        "1  Training texts under several labels (policy: drop)",
+        "2  Rows of such texts removed from training",
+    ):
+        assert words in shown, words
+    assert "Test texts under several labels" not in shown  # there are none
+    assert "shortened  0 of 6 training rows" in shown
+
+
 def test_texts_become_a_table(trained: Path) -> None:
     result = run("predict", str(trained), "Profit fell [sharply].", "净利润增长。")
     assert result.returncode == 0, result.stderr

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 pytest.importorskip("llguidance", reason="an extra: pip install 'fingpt-lora[constrained]'")
@@ -24,6 +26,7 @@ from fingpt_lora.tasks.entity import EntityTask
 from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.question import QuestionTask, ask
 from fingpt_lora.tasks.relation_extraction import RelationExtractionTask
+from tests.test_relation_extraction import PARTY
 
 ENTITY = EntityTask({"PER": "person", "ORG": "organization"}, "auto")
 EVENTS = EventExtractionTask({"merger": ("buyer", "target"), "质押": ("sub-org",)}, "auto")
@@ -41,6 +44,7 @@ GOOD = [
     (EVENTS, ZH, '[{"type":"质押","trigger":"质押","sub-org":["甲公司"]},{"type":"merger","trigger":"质押"}]'),
     (RELATIONS, TEXT, "none"),
     (RELATIONS, TEXT, "hires: Nokia Oyj, Pekka Lundmark; works in: Pekka, Espoo."),
+    (RELATIONS, TEXT, "hires: Nokia, 1,250.5 million."),
     (QUESTION, ASKED, "Nokia Oyj | Espoo"),
     (QUESTION, ASKED, "1,250.5 (million)"),
     (QUESTION, ASKED, "Pekka Lundmark (Espoo)"),
@@ -90,6 +94,25 @@ def test_nothing_else_may_be_said(accepts: Any, task: Any, text: str, answer: st
     assert not accepts(task, text, answer)
 
 
+@given(st.lists(st.tuples(st.sampled_from(RELATIONS.labels), PARTY, PARTY), max_size=3, unique=True))
+def test_every_relation_that_rows_state_may_be_said(accepts: Any, triples: list[tuple[str, str, str]]) -> None:
+    text = " and ".join(f"{head} {tail}" for _, head, tail in triples)
+    gold = RELATIONS.gold([list(triple) for triple in triples], text)
+    assert isinstance(gold, Answer) and accepts(RELATIONS, text, gold.text)
+
+
+@given(
+    st.lists(st.sampled_from([*"AB,;. \n\x1c京", "hires: ", ", ", "; "]), max_size=8).map("".join),
+    st.lists(st.sampled_from([*"AB,;. \n\x1c京", "hires: ", ", ", "; "]), max_size=8).map("".join),
+    st.sampled_from(["", "AB,B;A. A\n,B", "AB,;. \n\x1cA京 A, B; hires: A"]),
+)
+def test_of_relations_what_may_be_said_is_what_is_read(accepts: Any, head: str, tail: str, text: str) -> None:
+    text += f" {head} {tail}"
+    for said in (f"hires: {head}, {tail}.", f"hires: A, B; works in: {head}, {tail}。", f"{head}{tail}"):
+        read = RELATIONS.read(said, text)
+        assert accepts(RELATIONS, text, said) == (read is not None and all(fact.grounded for fact in read.facts))
+
+
 @pytest.mark.parametrize("task", [ENTITY, EVENTS, QUESTION, RELATIONS])
 def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, task: Any) -> None:
     tokenizer = load_tokenizer(small_base)
@@ -113,7 +136,8 @@ def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, ta
 def test_without_the_extra_the_recipe_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llguidance" else find(name))
     recipe = parse_recipe(
         "task: {name: entity, types: [ORG]}\ndata: {path: nowhere.jsonl}\nevaluation: {mode: constrained}\n"
     )

@@ -332,6 +332,20 @@ def test_the_table_fits_eighty_columns(labels: tuple[str, ...], scored: bool, in
     assert ("invalid" in narrow) == bool(invalid)
 
 
+def test_a_base_with_earlier_adapters_is_not_called_untouched(tmp_path: Path) -> None:
+    metrics = measured(300)
+    for figures in (metrics["baselines"], metrics["comparison"]):
+        figures["earlier_adapters"] = figures.pop("base_model")
+    table = rendered(summary_table(metrics, CONTEXT.audit))
+    assert max(map(len, table.splitlines())) <= 80 and "Base with the" in table and " earlier adapters " in table
+    assert "points accuracy against the base with earlier adapters (" in table
+    write_report(tmp_path, metrics, [], CONTEXT)
+    page, card = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
+    for text in (page, card):
+        assert "Base with the earlier adapters" in text and "points above the base with earlier adapters" in text
+    assert not any("ntouched" in text for text in (table, page, card))
+
+
 def test_cautions_say_what_stands_against_trust() -> None:
     def said(metrics: dict[str, Any], audit: dict[str, Any] | None = None, shortened: int = 0) -> str:
         return "\n".join(findings.cautions(metrics, audit or {}, shortened))

@@ -106,12 +106,14 @@ def test_a_killed_run_continues_to_the_same_adapter(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacked: bool
 ) -> None:
     torch.set_num_threads(1)
-    common = [*overrides, "training.save_steps=2", "evaluation.base_model=false"]
+    common = [*overrides, "training.save_steps=2", f"evaluation.base_model={str(stacked).lower()}"]
     if stacked:
         common += ["model.quantization=nf4"]
         below = run_recipe(RECIPE, [*common, "training.max_steps=1", f"output={tmp_path / 'below'}"])
         common += [f"model.adapters=['{below}']"]
     whole = run_recipe(RECIPE, [*common, f"output={tmp_path / 'whole'}"])
+    baselines = json.loads((whole / "metrics.json").read_text())["baselines"]
+    assert "base_model" not in baselines and ("earlier_adapters" in baselines) == stacked
     from fingpt_lora.callbacks import StepTimer
 
     begin = StepTimer.on_step_begin

@@ -7,13 +7,22 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fingpt_lora.data.rows import BadRow, Row
 from fingpt_lora.errors import DataError
 from fingpt_lora.tasks.base import Label
+
+_DUPLICATES = {
+    "train_test_exact": "Rows removed from training: the same text is held out for test or validation",
+    "train_test_normalised": "Rows removed from training: the same but for case, spacing, punctuation or links",
+    "other_tasks": "Rows removed from training: another task of the mixture holds the same text out",
+    "validation_test": "Rows removed from validation: the same text is in the test",
+    "within_train": "Repeated rows removed from training",
+    "within_test": "Repeated rows in the test, kept",
+}
 
 Policy = Literal["error", "drop", "majority", "keep"]
 
@@ -186,3 +195,25 @@ def fingerprint(splits: Mapping[str, Sequence[Row]]) -> str:
             digest.update(json.dumps([name, row.label, row.language, row.text], default=repr).encode())
             digest.update(b"\n")
     return digest.hexdigest()
+
+
+def counted(audit: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield what was counted on the way to the splits: (what, how many), zeros included.
+
+    Args:
+        audit: :meth:`Audit.as_dict`; any key may be missing.
+    """
+    duplicates, contradictions = audit.get("duplicates") or {}, audit.get("contradictions") or {}
+    for key in [*_DUPLICATES, *(key for key in duplicates if key not in _DUPLICATES)]:
+        if key in duplicates:
+            yield _DUPLICATES.get(key, key), duplicates[key]
+    if contradictions.get("train") is not None:
+        rule = f" (policy: {contradictions['policy']})" if contradictions.get("policy") else ""
+        yield f"Training texts under several labels{rule}", contradictions["train"]
+    if contradictions.get("train_removed") is not None:
+        yield "Rows of such texts removed from training", contradictions["train_removed"]
+    if contradictions.get("test") is not None:
+        yield "Test texts under several labels, kept", contradictions["test"]
+    bad = audit.get("bad_rows")
+    if bad is not None:
+        yield "Unusable rows skipped", bad if isinstance(bad, int) else len(bad)

@@ -135,9 +135,9 @@ class Intake:
         counts = {name: Counter(label for row in part for label in labels_of(row)) for name, part in parts.items()}
         shown = (*self.labels.labels, NONE) if self.labels.several else self.labels.labels
         rows = {name: {label: count[label] for label in shown} for name, count in counts.items()}
-        for name in ("train", "test"):
+        for name, said in (("train", "training"), ("test", "test")):
             missing = [label for label, count in rows.get(name, {}).items() if count == 0 and label != NONE]
-            self.warnings += [f"no {name} row is labelled '{label}'" for label in missing]
+            self.warnings += [f"no {said} row is labelled '{label}'" for label in missing]
         stated = dict.fromkeys(self.licences)
         return Audit(
             rows=rows,

@@ -78,10 +78,12 @@ def expand(paths: str | Sequence[str], *, base_dir: Path | None = None, key: str
         elif glob.has_magic(name):
             matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
             if not matches:
-                raise DataError(f"{key}: no file matches '{name}' (looked in '{(base_dir or Path()).resolve()}').")
+                raise DataError(f"{key}: no file matches '{name}'{_looked_in(name, base_dir)}.")
             found += matches
         else:
-            raise DataError(f"{key}: there is no file or folder '{name}'.{_neighbour(path)}")
+            raise DataError(
+                f"{key}: there is no file or folder '{name}'{_looked_in(name, base_dir)}.{_neighbour(path)}"
+            )
     once: dict[Path, Path] = {}
     for path in found:
         once.setdefault(path.resolve(), path)
@@ -127,6 +129,11 @@ def _extension(path: Path) -> str:
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
+
+
+def _looked_in(name: str, base_dir: Path | None) -> str:
+    relative = not Path(name).expanduser().is_absolute()
+    return f" (looked in '{(base_dir or Path()).resolve()}')" if relative else ""
 
 
 def _neighbour(path: Path) -> str:

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from fingpt_lora.data.audit import counted
 from fingpt_lora.report.findings import labels
 from fingpt_lora.report.wording import duration, number
-
-_DUPLICATES = {
-    "train_test_exact": "Rows removed from training: the same text is held out for test or validation",
-    "train_test_normalised": "Rows removed from training: the same but for case, spacing, punctuation or links",
-    "other_tasks": "Rows removed from training: another task of the mixture holds the same text out",
-    "validation_test": "Rows removed from validation: the same text is in the test",
-    "within_train": "Repeated rows removed from training",
-    "within_test": "Repeated rows in the test, kept",
-}
 
 
 def audit_lines(audit: Mapping[str, Any], shortened: int = 0) -> list[tuple[str, str]]:
     """Return what was counted on the way to the splits: (what, how many)."""
-    duplicates, contradictions = audit.get("duplicates") or {}, audit.get("contradictions") or {}
-    lines = [(_DUPLICATES.get(key, key), f"{count:,}") for key, count in _ordered(duplicates, _DUPLICATES)]
-    if contradictions.get("train") is not None:
-        policy = contradictions.get("policy")
-        rule = f" (policy: {policy})" if policy else ""
-        lines.append((f"Training texts under several labels{rule}", f"{contradictions['train']:,}"))
-    if contradictions.get("test") is not None:
-        lines.append(("Test texts under several labels, kept", f"{contradictions['test']:,}"))
-    bad = audit.get("bad_rows")
-    if bad is not None:
-        lines.append(("Unusable rows skipped", f"{bad if isinstance(bad, int) else len(bad):,}"))
+    lines = [(what, f"{count:,}") for what, count in counted(audit)]
     return [*lines, ("Training articles shortened to fit", f"{shortened:,}")]
-
-
-def _ordered(counts: Mapping[str, int], order: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    for key in [*order, *(key for key in counts if key not in order)]:
-        if key in counts:
-            yield key, counts[key]
 
 
 def split_counts(metrics: Mapping[str, Any], audit: Mapping[str, Any]) -> tuple[list[str], dict[str, list[int]]]:

@@ -28,6 +28,7 @@ COLUMNS = {
 NAMES = {
     "test": "This run",
     "base_model": "Untouched base model",
+    "earlier_adapters": "Base with the earlier adapters",
     "tfidf_logreg": "TF-IDF + logistic regression",
     "persistence": "Last move goes on",
     "shuffled": "TF-IDF on shuffled labels",
@@ -36,6 +37,7 @@ NAMES = {
 }
 _IN_SENTENCES = {
     "base_model": "the untouched base model",
+    "earlier_adapters": "the base with earlier adapters",
     "tfidf_logreg": "TF-IDF + logistic regression",
     "persistence": "the last move",
     "shuffled": "TF-IDF on shuffled labels",
@@ -107,7 +109,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
     test = metrics["test"]
     if "perplexity" in test:
         low, high = (number(bound, 2) for bound in test["intervals"]["perplexity"])
-        base = ((metrics.get("baselines") or {}).get("base_model") or {}).get("perplexity")
+        baselines = metrics.get("baselines") or {}
+        base = (baselines.get("base_model") or baselines.get("earlier_adapters") or {}).get("perplexity")
         before = f", {number(base, 2)} before training" if base else ""
         return (
             f"Perplexity {number(test['perplexity'], 2)} ({level(metrics)} interval {low} to {high}) on "

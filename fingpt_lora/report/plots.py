@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 # Okabe & Ito's palette ("Color Universal Design", 2008), which colour-blind readers can tell apart.
 COLOURS = {"test": "#0072B2", "tfidf_logreg": "#D55E00", "base_model": "#009E73", "majority": "#767676"}
 COLOURS |= {"shuffled": "#CC79A7", "persistence": "#56B4E9", "by_heart": "#E69F00"}
+COLOURS["earlier_adapters"] = COLOURS["base_model"]  # a run is compared with one of the two
 _STYLES: dict[str, Any] = {"test": "-", "tfidf_logreg": "--", "base_model": "-.", "majority": ":"}
 _STYLES |= {"shuffled": (0, (1, 1)), "persistence": (0, (5, 1)), "by_heart": (0, (3, 1, 1, 1))}
+_STYLES["earlier_adapters"] = _STYLES["base_model"]
 _READABLE = 20  # labels in a confusion matrix
 _INK, _FAINT = "#222222", "#D9D9D9"
 _DPI = 160

@@ -85,20 +85,22 @@ def occurrences(words: Iterable[str], text: str) -> dict[str, list[int]]:
     return found
 
 
-def substring(name: str, text: str, escape: Callable[[str], str] = str, without: str = "") -> str:
-    """Return the rule of a Lark grammar, in llguidance's dialect, for a piece of a text.
+# What str.strip and Python's \s take for white space, which for llguidance's \s has four characters less.
+_EDGE = r"[^\s\x1c-\x1f]"
 
-    It holds something, and neither begins nor ends with white space.
+
+def substring(name: str, text: str, escape: Callable[[str], str] = str, shape: str = f"{_EDGE}(.*{_EDGE})?") -> str:
+    """Return the rule of a Lark grammar, in llguidance's dialect, for a piece of a text.
 
     Args:
         name: of the rule, in capitals.
         text: where the piece stands.
         escape: how a character is written in the answer.
-        without: characters that the piece cannot hold.
+        shape: regular expression of the piece; by default it holds something, and neither begins nor ends with white
+            space.
     """
     chunks = {"substring_chunks": [escape(character) for character in text]}
-    edge, inner = (f"[^\\s{without}]", f"[^{without}]") if without else (r"\S", ".")
-    return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /{edge}({inner}*{edge})?/s\n"
+    return f"{name}: %regex {json.dumps(chunks, ensure_ascii=False)} & /{shape}/s\n"
 
 
 class Asked:

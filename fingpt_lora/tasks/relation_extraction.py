@@ -25,6 +25,11 @@ _INSTRUCTIONS: dict[Language, str] = {
 _NOTHING: dict[Language, str] = {"en": "none", "zh": "无"}
 _STOP: dict[Language, str] = {"en": ".", "zh": "。"}
 
+# A party holds commas and semicolons (1,250.5), but none at its ends or before a space, where they part it from what
+# follows: a third ", " would leave open where one ends. There is no look-around in it, as grammars have none.
+_EDGE = r"[^\s\x1c-\x1f,;]"
+_PARTY = rf"{_EDGE}(?:(?:[^,;]|[,;]+[^ ,;])*[,;]*{_EDGE})?"
+
 
 @dataclass(frozen=True)
 class RelationExtractionTask(Asked):
@@ -107,13 +112,15 @@ class RelationExtractionTask(Asked):
             return Answer(written, (), [])
         if not written.endswith(_STOP[language]):
             return None
-        triples = []
-        for part in written[: -len(_STOP[language])].split("; "):
-            match = self._item.fullmatch(part)
+        said, triples = written[: -len(_STOP[language])], []
+        place, end = 0, "; "
+        while end:
+            match = self._item.match(said, place)
             if match is None:
                 return None
             relation = next(name for name, word in self.relations.items() if word == match["relation"])
             triples.append((relation, match["head"], match["tail"]))
+            place, end = match.end(), match["end"]
         triples = list(dict.fromkeys(triples))
         facts = tuple(Fact(r, (head, tail), grounded=head in text and tail in text) for r, head, tail in triples)
         return Answer(written, facts, _content(triples))
@@ -121,9 +128,7 @@ class RelationExtractionTask(Asked):
     @cached_property
     def _item(self) -> re.Pattern[str]:
         words = "|".join(re.escape(word) for word in sorted(self.relations.values(), key=len, reverse=True))
-        # Two parties exactly: a third comma would leave open where one ends.
-        party = r"[^\s,;](?:(?:(?!, |; ).)*[^\s,;])?"
-        return re.compile(rf"(?P<relation>{words}): (?P<head>{party}), (?P<tail>{party})")
+        return re.compile(rf"(?P<relation>{words}): (?P<head>{_PARTY}), (?P<tail>{_PARTY})(?P<end>; |\Z)")
 
     def grammar(self, text: str) -> str:
         """Return the grammar of all answers to a text; each party is a piece of it."""
@@ -132,7 +137,7 @@ class RelationExtractionTask(Asked):
         return (
             f"start: {_quoted(_NOTHING[language])} | ANSWER\n"
             f'ANSWER: ITEM ("; " ITEM)* {_quoted(_STOP[language])}\nITEM: ({words}) PARTY ", " PARTY\n'
-            + substring("PARTY", text, without=",;")
+            + substring("PARTY", text, shape=_PARTY)
         )
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:

@@ -43,8 +43,10 @@ def test_what_is_missing_is_named(write: Write, tmp_path: Path) -> None:
     write("headlines.csv", "x")
     with pytest.raises(DataError, match=r"data\.test: there is no file or folder 'headline\.csv'.*'headlines\.csv'"):
         expand("headline.csv", base_dir=tmp_path, key="data.test")
-    with pytest.raises(DataError, match=r"no file matches '\*\.tsv'"):
+    with pytest.raises(DataError, match=rf"no file matches '\*\.tsv' \(looked in '{tmp_path}'\)\."):
         expand("*.tsv", base_dir=tmp_path)
+    with pytest.raises(DataError, match=rf"there is no file or folder '{tmp_path}/other'\.$"):
+        expand(f"{tmp_path}/other")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no data file"):
         expand("empty", base_dir=tmp_path)
