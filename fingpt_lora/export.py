@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,11 @@ from fingpt_lora.prompts import PromptEncoder
 from fingpt_lora.proof import answers, probe_rows, same_answer
 from fingpt_lora.report import ReportContext
 from fingpt_lora.runs import MANIFEST, THRESHOLDS, Run, open_run
+from fingpt_lora.serve import vllm_command, write_template
 from fingpt_lora.tasks import TextTask, Written
 from fingpt_lora.tasks.base import OneAnswer
 
-Target = Literal["gguf", "ollama", "hf"]
+Target = Literal["gguf", "ollama", "vllm", "hf"]
 REPORT = "export_report.json"
 PROMPT = "PROMPT.md"
 ROWS = 128
@@ -52,7 +54,8 @@ def export(
 
     Args:
         folder: of the run; to GGUF and Ollama, of a merged one.
-        to: gguf, ollama (a GGUF file and its Modelfile) or hf (what a model hub shows).
+        to: gguf, ollama (a GGUF file and its Modelfile), vllm (chat template and commands, the weights stay where they
+            are) or hf (what a model hub shows).
         output: the folder, which must not exist.
         quantize: f16, bf16 or q8_0.
         converter: folder with the converter to GGUF.
@@ -68,9 +71,10 @@ def export(
     encoder = encoder_of(run)
     if output.exists():
         raise RunError(f"'{output}' exists already; it is not overwritten. Choose another folder: --output DIR.")
-    if to == "hf":
+    if to in ("hf", "vllm"):
+        write = _publishable if to == "hf" else _for_vllm
         with new_folder(output) as building:
-            return _publishable(run, encoder, building, output.name)
+            return write(run, encoder, building, output.name)
     if run.recipe.model.head == "classification":
         raise RunError(f"'{run.folder}' has a classification head of its own, which GGUF does not know. Use --to hf.")
     if not run.merged:
@@ -193,6 +197,21 @@ def _publishable(run: Run, encoder: PromptEncoder, folder: Path, name: str) -> d
         config["base_model_name_or_path"] = _base_id(run)
         write_json(adapter, config)
     write_text(folder / PROMPT, prompt_page(encoder, name, f"hf upload YOUR_NAME/{name} ."))
+    return {"files": sorted(path.name for path in folder.iterdir())}
+
+
+def _for_vllm(run: Run, encoder: PromptEncoder, folder: Path, name: str) -> dict[str, Any]:
+    """Write the contract's chat template and the commands; what they name is for the reader to put there."""
+    if run.recipe.model.head == "classification":
+        raise RunError(f"'{run.folder}' has a classification head, and vLLM is asked to write. Use --to hf.")
+    own = run.folder.resolve().name
+    template = write_template(encoder, folder)
+    where = {"checkpoint": own if run.merged else _base_id(run), "adapter": f"{own}/{run.weights.name}"}
+    lines = [shlex.join(vllm_command(run, own, template.name if template else None, "127.0.0.1", 8000, **where))]
+    if run.merged:
+        lines.append(f"fingpt-lora serve {own}   # transformers serve, where there is no vLLM")
+    write_json(folder / CONTRACT_FILE, run.contract.to_json())
+    write_text(folder / PROMPT, prompt_page(encoder, name, "\n".join(lines)))
     return {"files": sorted(path.name for path in folder.iterdir())}
 
 

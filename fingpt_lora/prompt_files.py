@@ -1,11 +1,13 @@
-"""What tells other engines how to ask a run: an Ollama Modelfile, and the prompt for people, from the contract."""
+"""What tells other engines how to ask a run, all from its contract: Modelfile, chat template, and a page for people."""
 
 from __future__ import annotations
+
+import json
 
 from fingpt_lora.contract import Frame, PromptContract
 from fingpt_lora.errors import RunError
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.tasks.base import Language
+from fingpt_lora.tasks.base import HAN, Language
 
 _PLACE = "{article}"
 _LANGUAGES = {"en": "English", "zh": "Chinese"}
@@ -54,6 +56,48 @@ def go_template(frame: Frame) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def chat_template(encoder: PromptEncoder) -> str:
+    """Return a Jinja chat template that asks the run's task about the last message, in the words of its contract.
+
+    The language is told from the message as the task tells it. What would be a control token is broken by a space, for
+    engines take a rendered prompt for text of the template. An article that is too long is not shortened.
+
+    Raises:
+        RunError: one message cannot ask the task.
+    """
+    contract = encoder.contract
+    if any(frame.verdicts for frame in contract.frames.values()):
+        raise RunError(f"The task '{contract.task}' asks yes or no to each label, which no single message can.")
+    lines = [
+        "{%- if messages[-1].role != 'user' -%}"
+        "{{ raise_exception('The last message is not of the user') }}{%- endif -%}",
+        "{%- set given = messages[-1].content -%}",
+        "{%- set asked = namespace(text=given if given is string else given[0].text, letters=0, han=0) -%}",
+        "{%- set asked.text = asked.text | trim -%}",
+    ]
+    for token in encoder.control_words():
+        broken = _literal(f"{token[0]} {token[1:]}")
+        lines.append(f"{{%- set asked.text = asked.text | replace({_literal(token)}, {broken}) -%}}")
+    frames = [f"{{{{- {_literal(f.before)} + asked.text + {_literal(f.after)} -}}}}" for f in contract.frames.values()]
+    if len(frames) == 1:
+        return "".join([*lines, *frames])
+    # As tasks.base.language_of: Chinese where a fifth of the letters are Han characters.
+    ranges = " or ".join(f"'{first}' <= c <= '{last}'" for first, last in HAN)
+    lines += [
+        "{%- for c in asked.text -%}{%- if c.isalnum() and not c.isdecimal() -%}",
+        "{%- set asked.letters = asked.letters + 1 -%}",
+        f"{{%- if {ranges} -%}}{{%- set asked.han = asked.han + 1 -%}}{{%- endif -%}}",
+        "{%- endif -%}{%- endfor -%}",
+    ]
+    by_language = dict(zip(contract.frames, frames, strict=True))
+    zh = "{%- if asked.letters and asked.han * 5 >= asked.letters -%}"
+    return "".join([*lines, zh, by_language["zh"], "{%- else -%}", by_language["en"], "{%- endif -%}"])
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def prompt_page(encoder: PromptEncoder, name: str, commands: str) -> str:

@@ -210,6 +210,10 @@ class PromptEncoder:
             ids += [*self._encode_outside(message), *self._encode_frame(after)]
         return ids
 
+    def control_words(self) -> list[str]:
+        """Return the words that are control tokens where a template writes them."""
+        return sorted(str(self.tokenizer.id_to_token(token)) for token in self._control)
+
     def first_control_id(self, text: str) -> int | None:
         """Return the first control token of a template's text, or None."""
         return next((token for token in self._encode_frame(text) if token in self._control), None)

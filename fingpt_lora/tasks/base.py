@@ -47,7 +47,8 @@ Label = str | tuple[str, ...] | Answer  # of a row: one of the labels, all that 
 # Of tasks that ask about each label by itself.
 VERDICTS: dict[Language, tuple[str, str]] = {"en": (" yes", " no"), "zh": ("是", "否")}
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+HAN = (("\u3400", "\u4dbf"), ("\u4e00", "\u9fff"), ("\uf900", "\ufaff"))  # first and last character of each range
+_HAN = re.compile(f"[{''.join(f'{first}-{last}' for first, last in HAN)}]")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
