@@ -151,26 +151,26 @@ def _asked(predictor: Predictor, rows: Sequence[Row], file: Path) -> tuple[list[
     asked = texts(rows)
     prompts = [prompt.ids for prompt in encoder.prompts(asked)]
     languages = [encoder.task.language(text) for text in asked]
-    given: dict[str, Any] = {"stop_ids": contract.stop_ids, "context": contract.max_length}
     if encoder.task.several:
         questions = [
             [*ids, *question]
             for ids, language in zip(prompts, languages, strict=True)
             for question in encoder.answer_ids(language).values()
         ]
-        found = llama_cpp.continued(file, questions, new_tokens=1, **given)
+        found = llama_cpp.continued(file, questions, new_tokens=1, context=contract.max_length)
         heads = {language: [verdict[0] for verdict in encoder.verdict_ids(language)] for language in contract.frames}
         yes = [_yes(first, *heads[languages[i // len(contract.labels)]]) for i, first in enumerate(found.first)]
         shares = np.array(yes).reshape(len(rows), -1)
         return [applying(row >= predictor.thresholds, contract.labels) for row in shares], found
     longest = max(len(ids) for language in contract.frames for ids in (*encoder.answer_ids(language).values(), []))
-    found = llama_cpp.continued(file, prompts, new_tokens=contract.answer_tokens or longest + 4, **given)
-    written = [encoder.answer_text(ids) for ids in found.tokens]
+    found = llama_cpp.continued(
+        file, prompts, new_tokens=contract.answer_tokens or longest + 4, context=contract.max_length
+    )
     task = encoder.task
     if isinstance(task, Written):
-        return [task.read(answer, text) for answer, text in zip(written, asked, strict=True)], found
+        return [task.read(answer, text) for answer, text in zip(found.texts, asked, strict=True)], found
     assert isinstance(task, OneAnswer)  # what is left of tasks
-    return [task.parse(answer, language) for answer, language in zip(written, languages, strict=True)], found
+    return [task.parse(answer, language) for answer, language in zip(found.texts, languages, strict=True)], found
 
 
 def _yes(first: Mapping[int, float], yes: int, no: int) -> float:

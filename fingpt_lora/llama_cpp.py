@@ -32,14 +32,14 @@ class Continued:
     """What a model writes after each of some prompts.
 
     Attributes:
-        tokens: of each, up to where it ends.
+        texts: of each, up to where it ends, without control tokens.
         first: of each, token -> log-probability of the most probable first tokens.
         seconds: for all of them, without loading.
         load_seconds: for the file.
         peak_memory_gib: of the process; None where the system cannot say.
     """
 
-    tokens: list[list[int]]
+    texts: list[str]
     first: list[dict[int, float]]
     seconds: float
     load_seconds: float
@@ -87,22 +87,19 @@ def can_run() -> bool:
     return find_spec("xllamacpp") is not None
 
 
-def continued(
-    model: Path, prompts: Sequence[Sequence[int]], *, new_tokens: int, stop_ids: Sequence[int], context: int
-) -> Continued:
+def continued(model: Path, prompts: Sequence[Sequence[int]], *, new_tokens: int, context: int) -> Continued:
     """Load a GGUF file and let it continue prompts greedily, in a process of its own.
 
     Args:
         model: the file.
         prompts: token ids of each.
         new_tokens: at most, after each.
-        stop_ids: that end an answer; they are not returned.
         context: tokens of prompt and answer together.
 
     Raises:
         ExportError: llama.cpp cannot load the file, or fails.
     """
-    arguments = (str(model), [list(ids) for ids in prompts], new_tokens, tuple(stop_ids), context)
+    arguments = (str(model), [list(ids) for ids in prompts], new_tokens, context)
     try:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
             return executor.submit(_continue, *arguments).result()
@@ -110,9 +107,7 @@ def continued(
         raise ExportError(f"llama.cpp cannot run '{model.name}': {error}") from error
 
 
-def _continue(
-    model: str, prompts: list[list[int]], new_tokens: int, stop_ids: tuple[int, ...], context: int
-) -> Continued:
+def _continue(model: str, prompts: list[list[int]], new_tokens: int, context: int) -> Continued:
     import resource
 
     import xllamacpp  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -130,17 +125,16 @@ def _continue(
     began = time.perf_counter()
     server = xllamacpp.Server(settings)
     loaded = time.perf_counter()
-    tokens: list[list[int]] = []
+    texts: list[str] = []
     first: list[dict[int, float]] = []
     # Prompts of one beginning one after another: what they share is computed once.
     for ids in prompts:
         request = {"prompt": ids, "n_predict": new_tokens, "temperature": 0.0, "n_probs": _TOP, "cache_prompt": True}
-        answer: Any = server.handle_completions(request)
-        steps = answer["choices"][0]["logprobs"]["content"]
-        found = [int(step["id"]) for step in steps]
-        end = next((place for place, token in enumerate(found) if token in stop_ids), len(found))
-        tokens.append(found[:end])
+        answer: Any = server.handle_completions(request)["choices"][0]
+        texts.append(answer["text"])
+        # Its tokens are told by whole characters only, so they are no token ids to go on with; the first is.
+        steps = answer["logprobs"]["content"]
         first.append({int(own["id"]): float(own["logprob"]) for own in steps[0]["top_logprobs"]} if steps else {})
     seconds = time.perf_counter() - loaded
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
-    return Continued(tokens, first, seconds, loaded - began, peak)
+    return Continued(texts, first, seconds, loaded - began, peak)
