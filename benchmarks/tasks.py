@@ -60,8 +60,10 @@ class Job:
 JOBS = {
     "sentifm": Job("SentiFM, 10 event types", "events", "micro_f1"),
     "sentivent": Job("SENTiVENT, 18 event types", "events", "micro_f1", (f"task.types={json.dumps(_SENTIVENT)}",)),
-    "headlines": Job("gold headlines, 9 questions", "headlines", "question_f1"),
-    "finre": Job("FinRE, 44 relations (Chinese)", "relations", "accuracy"),
+    "headlines": Job(
+        "gold headlines, 9 questions, half an epoch", "headlines", "question_f1", ("training.max_steps=400",)
+    ),
+    "finre": Job("FinRE, 44 relations (Chinese), 400 steps", "relations", "accuracy", ("training.max_steps=400",)),
     "phrasebank": Job(
         "PhraseBank 50Agree by MiniLM, all weights",
         "sentiment_bert",
@@ -73,7 +75,7 @@ JOBS = {
         "FewFC, roles of events (Chinese), 400 training rows",
         "event_extraction",
         "role_f1",
-        ("data.limit=400", "data.split.test=0.04", "evaluation.base_model=false"),
+        ("data.limit=400", "data.split.test=0.02", "evaluation.base_model=false"),
         constrained=True,
     ),
     "tatqa": Job("TAT-QA, exact match", "questions", "accuracy"),
