@@ -3,8 +3,8 @@
     python -m benchmarks.deployment runs/phrasebank
 
 takes a finished run of a task with one listed answer, merges and exports it (into ``--work``), and asks each form,
-alone on the machine, in a process of its own. Writes ``benchmarks/results/deployment.json`` and prints the README's table.
-Agreement is with the answers of the adapter on its own base, as it was trained.
+alone on the machine, in a process of its own. Writes ``benchmarks/results/deployment.json`` and prints the README's
+table. Agreement is with the answers of the adapter on its own base, as it was trained.
 """
 
 from __future__ import annotations

@@ -142,6 +142,18 @@ def train(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 
 @pytest.fixture(scope="session")
+def events(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that asks yes or no to each of two event types."""
+    import json
+
+    rows = [{"text": f"Profit rose by {i} %", "events": ["Profit"]} for i in range(8)]
+    rows += [{"text": f"It buys rival number {i}", "events": ["Deal"]} for i in range(8)]
+    path = tmp_path_factory.mktemp("rows") / "events.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return train("events", "events", "task.types=[Profit, Deal]", f"data.path={path}", "data.split.test=0.5")
+
+
+@pytest.fixture(scope="session")
 def event_encoder(checkpoint: Path) -> PromptEncoder:
     task = event_task({"Profit": "profit", "ShareRepurchase": "share buyback", "Debt": "debt"}, "auto")
     contract = make_contract(task, checkpoint, template="chat", system=None, max_length=400)

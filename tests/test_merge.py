@@ -41,15 +41,6 @@ def sentiment(train: Train) -> Path:
     return train("sentiment", "sentiment")
 
 
-@pytest.fixture(scope="module")
-def events(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [{"text": f"Profit rose by {i} %", "events": ["Profit"]} for i in range(8)]
-    rows += [{"text": f"It buys rival number {i}", "events": ["Deal"]} for i in range(8)]
-    path = tmp_path_factory.mktemp("rows") / "events.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return train("events", "events", "task.types=[Profit, Deal]", f"data.path={path}", "data.split.test=0.5")
-
-
 def test_a_quantized_run_merges_into_what_it_was_trained_on(quantized: Path, tmp_path: Path) -> None:
     output = tmp_path / "merged"
     report = merge([quantized], output, agreement=0.9)
