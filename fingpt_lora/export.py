@@ -57,7 +57,7 @@ def export(
         to: gguf, ollama (a GGUF file and its Modelfile), vllm (chat template and commands, the weights stay where they
             are) or hf (what a model hub shows).
         output: the folder, which must not exist.
-        quantize: f16, bf16 or q8_0.
+        quantize: f16, bf16 or q8_0; with llama.cpp's ``llama-quantize`` on the path, its others.
         converter: folder with the converter to GGUF.
         data: labelled file to compare on instead of the test rows.
         rows: at most.

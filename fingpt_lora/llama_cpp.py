@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -52,19 +53,17 @@ def convert(checkpoint: Path, output: Path, kind: str, converter: Path | None) -
     Args:
         checkpoint: folder of a merged model.
         output: file.
-        kind: one of ``TYPES``.
+        kind: one of ``TYPES``, or what llama.cpp's ``llama-quantize`` makes, such as q4_k_m, where it is on the path.
         converter: folder that ``pip install --target`` has put the converter into; by default, ``gguf-converter`` in
             the environment's own.
 
     Raises:
-        RunError: there is no converter, or no such type.
+        RunError: there is no converter, or nothing that quantizes so.
         ExportError: the converter fails.
     """
     if kind not in TYPES:
-        raise RunError(
-            f"--quantize {kind}: no package on PyPI quantizes so. Export f16, then run llama.cpp's own tool: "
-            f"llama-quantize model-f16.gguf model-{kind}.gguf {kind.upper()}"
-        )
+        _quantize(checkpoint, output, kind, converter)
+        return
     place = converter or Path(sys.prefix) / "gguf-converter"
     script = place / _SCRIPT
     if not script.is_file():
@@ -78,8 +77,26 @@ def convert(checkpoint: Path, output: Path, kind: str, converter: Path | None) -
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not output.is_file():
-        last = ([line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"])[-1]
-        raise ExportError(f"The converter cannot write '{checkpoint}' as GGUF: {last.strip()}")
+        raise ExportError(f"The converter cannot write '{checkpoint}' as GGUF: {_last(done.stderr)}")
+
+
+def _quantize(checkpoint: Path, output: Path, kind: str, converter: Path | None) -> None:
+    tool = shutil.which("llama-quantize")
+    if tool is None:
+        raise RunError(
+            f"--quantize {kind}: the converter writes {', '.join(TYPES)}. Others are made by llama.cpp's "
+            "llama-quantize: put it on the PATH (no Python package brings it), or take one of these."
+        )
+    whole = output.with_suffix(".f16.gguf")
+    convert(checkpoint, whole, "f16", converter)
+    done = subprocess.run([tool, str(whole), str(output), kind.upper()], capture_output=True, text=True, check=False)
+    whole.unlink()
+    if done.returncode or not output.is_file():
+        raise ExportError(f"llama-quantize cannot make {kind}: {_last(done.stderr or done.stdout)}")
+
+
+def _last(said: str) -> str:
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it says nothing")
 
 
 def can_run() -> bool:

@@ -172,7 +172,7 @@ def test_what_a_hub_is_given_names_no_place_of_this_machine(adapter: Path, merge
     ("arguments", "message"),
     [
         (["{a}", "--to", "gguf"], "Merge it first: fingpt-lora merge"),
-        (["{m}", "--to", "gguf", "--quantize", "q4_k_m"], "llama-quantize model-f16.gguf model-q4_k_m.gguf Q4_K_M"),
+        (["{m}", "--to", "gguf", "--quantize", "q4_k_m"], "llama.cpp's llama-quantize: put it on the PATH"),
         (["{m}", "--to", "gguf", "--converter", "nowhere"], "The converter to GGUF is not in 'nowhere'"),
         (["{m}", "--to", "hf", "--output", "{m}"], "exists already"),
         (["{o}", "--to", "hf"], "There is no run folder"),
