@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from fingpt_lora import Client
 from fingpt_lora.chat_templates import _rendered
 from fingpt_lora.cli import app
-from fingpt_lora.client import Client
 from fingpt_lora.errors import DataError, FingptLoraError, RunError
 from fingpt_lora.export import export
 from fingpt_lora.generate import generate_answers
