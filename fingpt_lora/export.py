@@ -26,7 +26,7 @@ from fingpt_lora.plan import texts
 from fingpt_lora.predict import Predictor, checkpoint_of, encoder_of
 from fingpt_lora.prompt_files import modelfile, prompt_page
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.proof import answers, probe_rows, same_answer
+from fingpt_lora.proof import asked_twice, probe_rows, same_answer
 from fingpt_lora.report import ReportContext
 from fingpt_lora.runs import MANIFEST, THRESHOLDS, Run, open_run
 from fingpt_lora.serve import vllm_command, write_template
@@ -122,24 +122,25 @@ def _checked(
     chosen = probe_rows(run, encoder, data, rows)
     with quiet():
         predictor = Predictor.load(run.folder)
-        merged = answers(predictor, chosen, "Merged model")
+        merged = asked_twice(predictor, chosen, "Merged model")
     said, asked = _asked(predictor, chosen, file)
-    kept = float(np.mean([same_answer(a, b) for a, b in zip(merged.said, said, strict=True)]))
+    same, near_ties = merged.agreement(said)
     needed = run.recipe.evaluation.merge_agreement if agreement is None else agreement
-    if kept < needed:
+    if same + near_ties < needed:
         raise ExportError(
-            f"'{file.name}' keeps {kept:.1%} of the merged model's answers, and {needed:.1%} are asked for "
+            f"'{file.name}' keeps {same + near_ties:.1%} of the merged model's answers, and {needed:.1%} are asked for "
             "(evaluation.merge_agreement, or --agreement). Nothing was kept; try --quantize f16."
         )
     return {
         "checked": True,
         "rows": len(chosen),
         "rows_from": "the test rows" if data is None else Path(data).name,
-        "agreement": kept,
+        "agreement": same,
+        "near_ties": near_ties,
         "accuracy": float(np.mean([same_answer(own, row.label) for own, row in zip(said, chosen, strict=True)])),
-        "accuracy_merged": float(np.mean(merged.right or ())),
+        "accuracy_merged": float(np.mean(merged.first.right or ())),
         "rows_per_second": len(chosen) / asked.seconds,
-        "rows_per_second_merged": len(chosen) / merged.seconds,
+        "rows_per_second_merged": len(chosen) / merged.first.seconds,
         "load_seconds": asked.load_seconds,
         "peak_memory_gib": asked.peak_memory_gib,
     }

@@ -30,7 +30,7 @@ from fingpt_lora.errors import MergeError, RunError, did_you_mean
 from fingpt_lora.merge_weights import Adapters, Instead, Weights, in_shards, weights_in, write_in_memory, write_shards
 from fingpt_lora.predict import Predictor, checkpoint_of, encoder_of
 from fingpt_lora.prompts import PromptEncoder
-from fingpt_lora.proof import ROWS, Answered, answers, compare, probe_rows
+from fingpt_lora.proof import ROWS, Answered, Trained, answers, asked_twice, probe_rows
 from fingpt_lora.report import merge_table
 from fingpt_lora.report.card import WEIGHTS
 from fingpt_lora.runs import Run
@@ -45,7 +45,7 @@ class _Member:
     run: Run
     encoder: PromptEncoder
     rows: Sequence[Row]
-    trained: Answered
+    trained: Trained
 
 
 def merge(
@@ -118,7 +118,14 @@ def merge(
                 "combination": None if combination is None else asdict(combination),
                 "kept": kept,
                 "agreement_needed": needed,
-                "trained": {name: _figures(one.trained) for name, one in members.items()},
+                "trained": {
+                    name: {
+                        **_figures(one.trained.first),
+                        "agreement_with_itself": one.trained.agreement(one.trained.second.said)[0],
+                        "noise": one.trained.noise,
+                    }
+                    for name, one in members.items()
+                },
                 "rows": {name: len(one.rows) for name, one in members.items()},
                 "rows_from": "the test rows" if data is None else Path(data).name,
                 "candidates": found,
@@ -173,7 +180,7 @@ def _member(name: str, run: Run, bases: Bases, data: str | None, rows: int) -> _
     with quiet():
         loaded = bases.load(run)
         loaded.use()
-        trained = answers(Predictor.around(run, encoder, loaded.model), chosen, f"{name} as trained")
+        trained = asked_twice(Predictor.around(run, encoder, loaded.model), chosen, f"{name} as trained")
     return _Member(run, encoder, chosen, trained)
 
 
@@ -230,7 +237,8 @@ def _proof(run: Run, folder: Path, dtype: Dtype, members: Mapping[str, _Member],
     tasks = {}
     for name, one in members.items():
         said = answers(Predictor.around(one.run, one.encoder, model), one.rows, f"{name}, {what}")
-        tasks[name] = {**asdict(compare(one.trained, said)), **_figures(said)}
+        near = one.trained.compare(said)
+        tasks[name] = {**asdict(near), "kept": near.kept, **_figures(said)}
     del model
     gc.collect()
     return {"tasks": tasks}
@@ -248,7 +256,7 @@ def _closest(found: Mapping[str, Any], needed: Mapping[str, float]) -> str:
 
     def far(name: str) -> tuple[bool, float]:
         tasks = found[name]["tasks"]
-        fails = any(own["agreement"] < needed[task] for task, own in tasks.items())
+        fails = any(own["kept"] < needed[task] for task, own in tasks.items())
         return fails, float(np.mean([own["mean_drift"] for own in tasks.values()]))
 
     return min(found, key=far)
@@ -256,10 +264,9 @@ def _closest(found: Mapping[str, Any], needed: Mapping[str, float]) -> str:
 
 def _check_kept(kept: Mapping[str, Any], needed: Mapping[str, float], adapters: Sequence[Path]) -> None:
     for name, own in kept["tasks"].items():
-        if not own["agreement"] >= needed[name]:
+        if not own["kept"] >= needed[name]:
             why = "The adapters disturb each other" if len(adapters) > 1 else "The merge has lost what was trained"
             raise MergeError(
-                f"{why}: of '{name}', the merged model keeps {own['agreement']:.1%} of the answers, and "
-                f"{needed[name]:.1%} are asked for (evaluation.merge_agreement, or --agreement). Nothing was kept; use "
-                "the run as it is."
+                f"{why}: of '{name}', the merged model keeps {own['kept']:.1%} of the answers, and {needed[name]:.1%} "
+                "are asked for (evaluation.merge_agreement, or --agreement). Nothing was kept; use the run as it is."
             )

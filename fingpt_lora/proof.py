@@ -6,7 +6,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,70 @@ class Agreement:
 
     Attributes:
         agreement: share of the answers that are the same, from 0 to 1.
+        near_ties: share that differ where the trained model is as good as undecided.
         mean_drift: mean absolute difference of the log-probabilities, in nats.
         max_drift: the largest one.
     """
 
     agreement: float
+    near_ties: float
     mean_drift: float
     max_drift: float
+
+    @property
+    def kept(self) -> float:
+        """Share of the answers of which nothing says that they are lost."""
+        return self.agreement + self.near_ties
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model's answers, and what of them is chance.
+
+    It is asked twice, in other batches: in half precision their sums round otherwise, and a near tie falls the other
+    way. No other model can be asked to keep what it does not keep itself.
+
+    Attributes:
+        first: the answers.
+        second: the same, asked again.
+        labels: the task's.
+        thresholds: probability from which each applies, where several may.
+    """
+
+    first: Answered
+    second: Answered
+    labels: Sequence[str]
+    thresholds: np.ndarray | None
+
+    @cached_property
+    def noise(self) -> float:
+        """Largest change of a log-probability from one asking to the next, in nats."""
+        return float(np.abs(self.first.log_probs - self.second.log_probs).max())
+
+    def near_tie(self, row: int, said: Any) -> bool:
+        """Return whether another answer is one that the model itself was as near to."""
+        own, scores = self.first.said[row], self.first.log_probs
+        if same_answer(said, self.second.said[row]):
+            return True
+        if scores.ndim != 2 or said is None or own is None:
+            return False
+        place = {label: i for i, label in enumerate(self.labels)}
+        if self.thresholds is not None:
+            changed = [place[label] for label in {*own} ^ {*said}]
+            gaps = np.abs(scores[row, changed] - np.log(np.maximum(self.thresholds[changed], _FLOOR)))
+            return bool((gaps <= self.noise).all())
+        return bool(scores[row, place[own]] - scores[row, place[said]] <= self.noise)
+
+    def agreement(self, said: Sequence[Any]) -> tuple[float, float]:
+        """Return the shares of another model's answers that are the same, and that are another at a near tie."""
+        same = [same_answer(a, b) for a, b in zip(self.first.said, said, strict=True)]
+        ties = [self.near_tie(row, other) for row, other in enumerate(said) if not same[row]]
+        return float(np.mean(same)), sum(ties) / len(same)
+
+    def compare(self, other: Answered) -> Agreement:
+        """Measure how near another model's answers are."""
+        drift = np.abs(self.first.log_probs - other.log_probs)
+        return Agreement(*self.agreement(other.said), float(drift.mean()), float(drift.max()))
 
 
 def probe_rows(run: Run, encoder: PromptEncoder, data: str | None = None, rows: int = ROWS) -> list[Row]:
@@ -104,11 +162,22 @@ def answers(predictor: Predictor, rows: Sequence[Row], what: str) -> Answered:
     return Answered(labels, log_probs, right, time.perf_counter() - began)
 
 
-def compare(trained: Answered, other: Answered) -> Agreement:
-    """Measure how near the answers of another model are to those of the trained one."""
-    drift = np.abs(trained.log_probs - other.log_probs)
-    same = [same_answer(a, b) for a, b in zip(trained.said, other.said, strict=True)]
-    return Agreement(float(np.mean(same)), float(drift.mean()), float(drift.max()))
+def asked_twice(predictor: Predictor, rows: Sequence[Row], what: str) -> Trained:
+    """Ask a trained model about probe rows, and again in other batches.
+
+    Args:
+        predictor: the run, with its model.
+        rows: from :func:`probe_rows`.
+        what: shown beside progress bars.
+    """
+    first = answers(predictor, rows, what)
+    second = first
+    if first.right is not None:  # raw text is batched by its lengths alone
+        section = predictor.run.recipe.evaluation
+        smaller = section.model_copy(update={"batch_size": max(1, section.batch_size // 4)})
+        recipe = predictor.run.recipe.model_copy(update={"evaluation": smaller})
+        second = answers(replace(predictor, run=replace(predictor.run, recipe=recipe)), rows, f"{what}, again")
+    return Trained(first, second, predictor.encoder.contract.labels, predictor.thresholds)
 
 
 def same_answer(one: Any, other: Any) -> bool:

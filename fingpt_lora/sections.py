@@ -254,7 +254,10 @@ class EvaluationSection(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1.0, description="Level of the bootstrap intervals.")
     bootstrap: int = Field(1000, ge=100, description="Resamples for the intervals.")
     merge_agreement: float = Field(
-        0.97, ge=0.0, le=1.0, description="Share of held-out answers that a merge must keep, else it fails."
+        0.97,
+        ge=0.0,
+        le=1.0,
+        description="Share of held-out answers that a merge must keep, near ties aside.",
     )
 
 

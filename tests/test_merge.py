@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -22,7 +23,7 @@ from fingpt_lora.errors import FingptLoraError, MergeError, RunError
 from fingpt_lora.merge import merge
 from fingpt_lora.merge_weights import Adapters, Weights, in_shards, weights_in, write_shards
 from fingpt_lora.predict import Predictor
-from fingpt_lora.proof import Answered, compare
+from fingpt_lora.proof import Answered, Trained
 from fingpt_lora.recipe import parse_recipe
 from fingpt_lora.train import run_recipe
 from tests.conftest import TEXTS, Train
@@ -43,10 +44,10 @@ def sentiment(train: Train) -> Path:
 
 def test_a_quantized_run_merges_into_what_it_was_trained_on(quantized: Path, tmp_path: Path) -> None:
     output = tmp_path / "merged"
-    report = merge([quantized], output, agreement=0.9)
+    report = merge([quantized], output)
     plain, dequantized = (report["candidates"][name]["tasks"]["quantized"] for name in ("plain", "dequantized"))
     assert report["kept"] == "dequantized" and dequantized["mean_drift"] < plain["mean_drift"]
-    assert dequantized["agreement"] >= 0.9 and dequantized["max_drift"] >= dequantized["mean_drift"] > 0
+    assert dequantized["kept"] >= 0.97 and dequantized["max_drift"] >= dequantized["mean_drift"] > 0
     assert json.loads((output / "merge_report.json").read_text("utf-8"))["kept"] == "dequantized"
     assert not list(output.glob("plain")) and not list(output.glob("dequantized"))
 
@@ -241,14 +242,33 @@ def test_written_answers_and_raw_text_are_proved_too(train: Train, tmp_path: Pat
     assert report["trained"]["text"]["accuracy"] is None
 
 
-def test_agreement_is_that_of_whole_answers() -> None:
-    import numpy as np
+def answered(said: Sequence[Any], log_probs: Any) -> Answered:
+    return Answered(said, np.log(np.array(log_probs)), [True] * len(said), 0.0)
 
-    one = Answered(["a", None, ("x", "y")], np.log([[0.5], [0.5], [0.25]]), None, 0.0)
-    other = Answered(["a", "b", ("y", "x")], np.log([[0.5], [0.25], [0.25]]), None, 0.0)
-    found = compare(one, other)
-    assert found.agreement == pytest.approx(2 / 3)
+
+def test_agreement_is_that_of_whole_answers() -> None:
+    one = answered(["a", None, ("x", "y")], [[0.5], [0.5], [0.25]])
+    other = answered(["a", "b", ("y", "x")], [[0.5], [0.25], [0.25]])
+    found = Trained(one, one, ("a",), None).compare(other)
+    assert found.agreement == found.kept == pytest.approx(2 / 3)
     assert (found.max_drift, found.mean_drift) == pytest.approx((np.log(2), np.log(2) / 3))
+
+
+def test_what_the_trained_model_does_not_keep_itself_is_not_asked_for() -> None:
+    first = answered(["a", "a", "a", "b"], [[0.51, 0.49], [0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
+    second = answered(["b", "a", "a", "b"], [[0.49, 0.51], [0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
+    trained = Trained(first, second, ("a", "b"), None)
+    assert trained.noise == pytest.approx(np.log(0.51 / 0.49))
+    assert trained.agreement(["b", "a", "a", "b"]) == (0.75, 0.25)  # as undecided as the model itself
+    assert trained.agreement(["a", "a", "b", "b"]) == (0.75, 0.0)  # decided, and lost
+    assert trained.agreement([None, "b", "b", "a"]) == (0.0, 0.0)
+    several = Trained(
+        answered([("a",), ()], [[0.52, 0.1], [0.2, 0.49]]),
+        answered([("a",), ()], [[0.55, 0.1], [0.2, 0.49]]),
+        ("a", "b"),
+        np.array([0.5, 0.5]),
+    )
+    assert several.agreement([(), ("b",)]) == (0.0, 1.0) and several.agreement([("a", "b"), ("a",)]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

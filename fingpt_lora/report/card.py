@@ -82,8 +82,9 @@ def write_merged_card(folder: Path, name: str, members: Mapping[str, Run], figur
             "task": task,
             "rows": figures["rows"][task],
             "what": WEIGHTS[candidate],
-            "kept": candidate == figures["kept"],
-            "trained": figures["trained"][task]["accuracy"],
+            "kept_one": candidate == figures["kept"],
+            "first": candidate == next(iter(figures["candidates"])),
+            "trained": figures["trained"][task],
             **own,
         }
         for task in members

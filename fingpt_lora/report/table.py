@@ -77,16 +77,18 @@ def merge_table(report: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left", caption_style="")
-    for title in ("", "merged into", "agreement", "mean drift", "max", "accuracy"):
+    for title in ("", "merged into", "the same", "near ties", "drift", "max", "accuracy"):
         table.add_column(title, justify="left" if title in ("", "merged into") else "right", no_wrap=True)
     for task, trained in report["trained"].items():
-        table.add_row(task, "(as trained)", "", "", "", wording.number(trained["accuracy"]))
+        again = wording.percent(trained["agreement_with_itself"])
+        table.add_row(task, "(asked again)", again, "", "", "", wording.number(trained["accuracy"]))
         for name, found in report["candidates"].items():
             own = found["tasks"][task]
             table.add_row(
                 "",
                 WEIGHTS[name] + (" (kept)" if name == report["kept"] else ""),
                 wording.percent(own["agreement"]),
+                wording.percent(own["near_ties"]),
                 f"{own['mean_drift']:.4f}",
                 f"{own['max_drift']:.3f}",
                 wording.number(own["accuracy"]),
@@ -108,16 +110,17 @@ def export_table(report: Mapping[str, Any]) -> Table:
         for name in report["files"]:
             table.add_row(name)
     else:
-        for title in ("", "MB", "agreement", "accuracy", "rows/s"):
+        for title in ("", "MB", "the same", "near ties", "accuracy", "rows/s"):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
         size = f"{report['bytes'] / 1e6:.0f}"
         if report["checked"]:
             merged, own = report["rows_per_second_merged"], report["rows_per_second"]
-            table.add_row("merged run", "", "", wording.number(report["accuracy_merged"]), f"{merged:.1f}")
-            shares = wording.percent(report["agreement"]), wording.number(report["accuracy"])
+            table.add_row("merged run", "", "", "", wording.number(report["accuracy_merged"]), f"{merged:.1f}")
+            shares = [wording.percent(report["agreement"]), wording.percent(report["near_ties"])]
+            shares.append(wording.number(report["accuracy"]))
             table.add_row(report["file"], size, *shares, f"{own:.1f}", style="bold")
         else:
-            table.add_row(report["file"], size, f"not checked: {report['why']}", "", "")
+            table.add_row(report["file"], size, f"not checked: {report['why']}", "", "", "")
     if report.get("checked"):
         table.caption = f"{report['rows']} held-out rows."
     return table
