@@ -60,10 +60,8 @@ class Job:
 JOBS = {
     "sentifm": Job("SentiFM, 10 event types", "events", "micro_f1"),
     "sentivent": Job("SENTiVENT, 18 event types", "events", "micro_f1", (f"task.types={json.dumps(_SENTIVENT)}",)),
-    "headlines": Job(
-        "gold headlines, 9 questions, half an epoch", "headlines", "question_f1", ("training.max_steps=400",)
-    ),
-    "finre": Job("FinRE, 44 relations (Chinese), 400 steps", "relations", "accuracy", ("training.max_steps=400",)),
+    "headlines": Job("gold headlines, 9 questions, 300 steps", "headlines", "question_f1", ("training.max_steps=300",)),
+    "finre": Job("FinRE, 44 relations (Chinese), 250 steps", "relations", "accuracy", ("training.max_steps=250",)),
     "phrasebank": Job(
         "PhraseBank 50Agree by MiniLM, all weights",
         "sentiment_bert",
@@ -78,7 +76,12 @@ JOBS = {
         ("data.limit=400", "data.split.test=0.02", "evaluation.base_model=false"),
         constrained=True,
     ),
-    "tatqa": Job("TAT-QA, exact match", "questions", "accuracy"),
+    "tatqa": Job(
+        "TAT-QA, exact match, 100 steps",
+        "questions",
+        "accuracy",
+        ("training.max_steps=100", "data.split.test=0.08", "evaluation.base_model=false"),
+    ),
     "text": Job("SENTiVENT's articles as raw text", "text", "perplexity", ("training.num_train_epochs=2",)),
     "forecast": Job("direction in 5 sessions, 5 shares", "forecast", "accuracy"),
     # The file goes share by share, so that its first rows are those of a few shares. The first fold of a walk forward
