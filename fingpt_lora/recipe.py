@@ -123,7 +123,7 @@ def _yaml(text: str, name: str) -> Any:
         where = f"{name}:{mark.line + 1}" if mark else name
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise RecipeError(f"{where}: this is not valid YAML: {problem}.") from None
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (ValueError, RecursionError, AttributeError, TypeError, IndexError) as error:
         raise RecipeError(f"{name}: this is not valid YAML: {error}.") from None
 
 

@@ -149,6 +149,7 @@ def test_shards_hold_together_what_one_file_holds(
     assert set(one) == set(many) and all(torch.equal(one[name], many[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -166,6 +167,7 @@ def test_adapters_that_change_their_base_merge_too(overrides: Sequence[str], tra
     assert found["tasks"]["changed"]["agreement"] == 1 and found["tasks"]["changed"]["max_drift"] < 1e-3
 
 
+@pytest.mark.slow
 def test_earlier_adapters_are_merged_with_it(sentiment: Path, train: Train, tmp_path: Path) -> None:
     below = f"model.adapters=['{sentiment}']"
     for name, overrides, drift in [("plain", (below,), 1e-3), ("stacked", (below, *NF4), 0.5)]:
@@ -209,6 +211,7 @@ def test_several_adapters_by_their_weights(sentiment: Path, events: Path, tmp_pa
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.slow
 def test_a_mixture_is_merged_with_a_proof_of_every_task(small_base: Path, tmp_path: Path) -> None:
     common = "data: {limit: 8}\nevaluation: {base_model: false, bootstrap: 100}\n"
     (tmp_path / "three.yaml").write_text(f"task: {{labels: 3}}\n{common}", "utf-8")
@@ -230,6 +233,7 @@ def test_a_mixture_is_merged_with_a_proof_of_every_task(small_base: Path, tmp_pa
         assert Predictor.load(tmp_path / "merged" / "tasks" / name).predict(TEXTS[:1])
 
 
+@pytest.mark.slow
 def test_written_answers_and_raw_text_are_proved_too(train: Train, tmp_path: Path) -> None:
     rows = [{"text": f"Bank {i} lends.", "entities": [{"type": "ORG", "text": f"Bank {i}"}]} for i in range(8)]
     data = tmp_path / "rows.jsonl"

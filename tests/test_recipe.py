@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -122,6 +122,7 @@ training: {learning_rate: 1e-4, eval_strategy: epoch, early_stopping_patience: 2
 
 
 @given(st.text(max_size=200))
+@example("-_")
 def test_no_text_brings_a_traceback(text: str) -> None:
     try:
         assert isinstance(parse_recipe(text), Recipe)
