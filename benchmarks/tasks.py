@@ -73,7 +73,7 @@ JOBS = {
         "FewFC, roles of events (Chinese), 400 training rows",
         "event_extraction",
         "role_f1",
-        ("data.limit=400", "data.split.test=0.02", "evaluation.base_model=false"),
+        ("data.limit=400", "data.split.test=0.02", "evaluation.base_model=false", "training.num_train_epochs=1"),
         constrained=True,
     ),
     "tatqa": Job(

@@ -155,6 +155,9 @@ class Adapters:
                 )
         except (ValueError, NotImplementedError, AttributeError, RuntimeError) as error:
             raise ModelError(f"--method {method}: peft cannot combine these adapters: {error}") from error
+        for module in self._modules.values():
+            if _COMBINED in getattr(module, "scaling", {}):
+                module.scaling[_COMBINED] = 1.0  # it holds the products scaled; PEFT scales them again for rsLoRA
         self.names[-len(weights) :] = [_COMBINED]
 
     def fit(self, weights: Weights) -> bool:

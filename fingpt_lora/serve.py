@@ -40,10 +40,12 @@ class Server:
     Attributes:
         command: to run in the folder that holds ``name``.
         name: of the model in requests.
+        engine: vllm or transformers.
     """
 
     command: list[str]
     name: str
+    engine: str
 
 
 def serve(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000, engine: Engine = "auto") -> int:
@@ -56,11 +58,12 @@ def serve(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000, engi
     _check_port(host, port)
     with tempfile.TemporaryDirectory() as place:
         server = prepare(run, Path(place), host, port, engine)
-        note(f"'{server.name}' at http://{host}:{port}/v1, by {Path(server.command[0]).name} serve; Ctrl-C stops it.")
+        note(f"'{server.name}' at http://{host}:{port}/v1, by {server.engine} serve; Ctrl-C stops it.")
         process = subprocess.Popen(server.command, cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
-            return process.wait()
+            code = process.wait()
+            return 0 if code == -signal.SIGTERM else code  # as it was asked to
         except KeyboardInterrupt:  # the engine has heard it, too
             process.wait()
             return 0
@@ -93,7 +96,7 @@ def prepare(run: Run, place: Path, host: str, port: int, engine: Engine = "auto"
             raise RunError("vLLM is not installed; pip install vllm brings it. Or take --engine transformers.")
         template = write_template(encoder, place)
         where = {"checkpoint": str(checkpoint_of(run).resolve()), "adapter": str(run.weights.resolve())}
-        return Server(vllm_command(run, name, str(template) if template else None, host, port, **where), name)
+        return Server(vllm_command(run, name, str(template) if template else None, host, port, **where), name, engine)
     missing = [package for package in _SERVING if find_spec(package) is None]
     if missing:
         raise RunError(f"'transformers serve' needs {', '.join(missing)}: pip install 'fingpt-lora[serve]'.")
@@ -103,9 +106,9 @@ def prepare(run: Run, place: Path, host: str, port: int, engine: Engine = "auto"
             f"fingpt-lora merge {run.folder}"
         )
     _link(run, encoder, place / name)
-    script = Path(sys.executable).with_name("transformers")
-    command = [str(script), "serve", name, "--host", host, "--port", str(port)]
-    return Server([*command, "--device", device, "--dtype", section.dtype], name)
+    start = "from transformers.cli.transformers import main; main()"  # its script may not be on the path
+    command = [sys.executable, "-c", start, "serve", name, "--host", host, "--port", str(port)]
+    return Server([*command, "--device", device, "--dtype", section.dtype], name, engine)
 
 
 def write_template(encoder: PromptEncoder, folder: Path) -> Path | None:

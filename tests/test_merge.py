@@ -135,6 +135,31 @@ def test_module_by_module_is_what_peft_merges_as_a_whole(adapter: str, small_bas
     assert changed and set(found) == set(weights)
 
 
+def test_a_sum_of_adapters_of_other_ranks_and_modules_is_their_sum(small_base: Path, tmp_path: Path) -> None:
+    chosen = {
+        "one": "r: 4, target_modules: [q_proj, v_proj], use_rslora: true",
+        "two": "r: 8, lora_alpha: 2, target_modules: [q_proj, down_proj], use_rslora: true",
+    }
+    weights = Weights(small_base, {})
+    changes: dict[str, torch.Tensor] = {}
+    for (name, fields), factor in zip(chosen.items(), (0.7, -0.4), strict=True):
+        recipe = parse_recipe(
+            f"model: {{base: {small_base}, quantization: none, dtype: float32, attn_implementation: eager}}\n"
+            f"adapter: {{{fields}, init_lora_weights: false}}\ndata: {{limit: 8}}"
+        )
+        adapted = models.attach_adapter(models.load_base(recipe.model, small_base, device="cpu"), recipe)
+        models.save_trained(adapted, tmp_path / name, recipe)
+        for key, tensor in adapted.merge_and_unload().state_dict().items():
+            if key in weights and not torch.equal(tensor, weights[key]):
+                changes[key] = changes.get(key, 0) + factor * (tensor - weights[key])
+    adapters = Adapters(small_base, [tmp_path / "one" / "adapter", tmp_path / "two" / "adapter"])
+    adapters.combine((0.7, -0.4), "cat", None)
+    found = dict(adapters.added_to(weights, list(weights)))
+    assert len(changes) == 6
+    for key, tensor in found.items():
+        assert torch.allclose(tensor, weights[key] + changes.get(key, torch.zeros(())), atol=1e-5), key
+
+
 def test_shards_hold_together_what_one_file_holds(
     sentiment: Path, small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

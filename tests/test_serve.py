@@ -139,7 +139,7 @@ def test_what_is_served_holds_no_second_copy_of_the_weights(merged: Path, tmp_pa
     server = prepare(open_run(merged), tmp_path, "127.0.0.1", 8000, "transformers")
     folder = tmp_path / server.name
     assert (folder / "model.safetensors").is_symlink() and not (folder / "chat_template.jinja").is_symlink()
-    assert server.command[1:5] == ["serve", "served-merged", "--host", "127.0.0.1"]
+    assert server.command[3:7] == ["serve", "served-merged", "--host", "127.0.0.1"]
 
 
 def test_vllm_gets_base_adapter_and_template(adapter: Path, merged: Path, tmp_path: Path) -> None:
