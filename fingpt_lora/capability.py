@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 
 from fingpt_lora import measured
 from fingpt_lora.measured import Measured
+from fingpt_lora.memory import activation_bytes, longest_batch, weight_bytes
 from fingpt_lora.sections import Recipe
 
 _GIB = 1024**3
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm; believed until the products are measured
+_FULL = 0.6  # of the memory: the rest is for gradients, logits, the optimizer and other programs
 _WORTH = 1.3  # below this advantage the rounding is not worth it
 
 
@@ -32,6 +35,7 @@ class Machine:
     memory: int  # bytes of main memory
     bf16: bool  # whether bfloat16 matrix products run in hardware
     gpus: int = 0
+    gpu_memory: int = 0  # bytes of one GPU
     measured: Measured | None = None  # of a processor, where it was measured before
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +88,8 @@ def detect() -> Machine:
                 torch.cuda.get_device_name(0),
                 torch.cuda.is_bf16_supported(including_emulation=False),
             )
-            return Machine("cuda", name, cores, memory, bf16, torch.cuda.device_count())
+            of_gpu = int(torch.cuda.get_device_properties(0).total_memory)
+            return Machine("cuda", name, cores, memory, bf16, torch.cuda.device_count(), of_gpu)
         if apple and torch.backends.mps.is_available():
             return Machine("mps", "Apple GPU", cores, memory, False)
     name, flags = _cpu()
@@ -133,13 +138,12 @@ def _cpu() -> tuple[str, set[str]]:
     return entries.get("model name", platform.machine()), set(entries.get("flags", entries.get("Features", "")).split())
 
 
-def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: int, world_size: int = 1) -> list[Filled]:
+def fill_in(recipe: Recipe, machine: Machine, *, train_rows: int, world_size: int = 1) -> list[Filled]:
     """Return the settings that the recipe leaves open, each with its reason.
 
     Args:
         recipe: what the user wrote.
         machine: what it runs on.
-        base_bytes: size of the base checkpoint's weights.
         train_rows: rows per epoch.
         world_size: training processes.
     """
@@ -155,7 +159,6 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
             filled.append(Filled(key, value, reason))
 
     cpu = machine.device == "cpu"
-    big = base_bytes > 2 * _GIB
     if machine.measured:
         ratio = machine.measured.bfloat16 / machine.measured.float32
         reason = f"{machine.name} multiplies bfloat16 at {ratio:.2g} times the speed of float32, measured here"
@@ -177,11 +180,6 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
         fill("training.bf16", False, "the model is asked for in float32")
     elif "training.fp16" not in written:
         fill("training.bf16", machine.bf16, "mixed precision only where the hardware has bfloat16")
-    fill(
-        "training.gradient_checkpointing",
-        big,
-        f"the base has {base_bytes / _GIB:.1f} GiB of weights; its activations " + ("may not fit" if big else "fit"),
-    )
     fill(
         "training.dataloader_pin_memory",
         machine.device == "cuda",
@@ -223,6 +221,44 @@ def fill_in(recipe: Recipe, machine: Machine, *, base_bytes: int, train_rows: in
     return filled
 
 
+def checkpointing(
+    recipe: Recipe,
+    machine: Machine,
+    lengths: Sequence[int],
+    *,
+    config: Mapping[str, Any],
+    base_bytes: int,
+    padded: bool,
+    world_size: int = 1,
+) -> Filled:
+    """Return whether the activations of a batch are kept for the backward pass, or computed again to save memory.
+
+    Args:
+        recipe: with all that :func:`fill_in` filled in.
+        machine: what it runs on.
+        lengths: tokens of each training row.
+        config: the base model's ``config.json``.
+        base_bytes: size of the base checkpoint's weights.
+        padded: whether a batch is filled up to its longest row.
+        world_size: training processes, which share the memory of a CPU.
+    """
+    key, rows = "training.gradient_checkpointing", recipe.training["per_device_train_batch_size"]
+    tokens = longest_batch(lengths, rows, padded=padded)
+    kept = activation_bytes(config, tokens, number_bytes=2 if recipe.model.dtype == "bfloat16" else 4)
+    if kept is None:
+        big = base_bytes > 2 * _GIB
+        fits = "may not fit" if big else "fit"
+        return Filled(key, big, f"the base has {base_bytes / _GIB:.1f} GiB of weights; its activations {fits}")
+    weights = weight_bytes(base_bytes, recipe.model.quantization, full=recipe.peft_type == "NONE")
+    room = machine.gpu_memory or machine.memory // world_size
+    reason = (
+        f"weights of about {weights / _GIB:.1f} GiB and activations of {kept / _GIB:.1f} GiB, of the {tokens:,} tokens "
+        f"of the longest {rows} rows, {{}} {room / _GIB:.0f} GiB"
+    )
+    full = weights + kept > _FULL * room
+    return Filled(key, full, reason.format("may not fit into" if full else "fit into"))
+
+
 def resolve(recipe: Recipe, filled: list[Filled]) -> Recipe:
     """Return the recipe with the filled-in values written into it."""
     sections: dict[str, dict[str, Any]] = {
@@ -251,5 +287,5 @@ def for_inference(recipe: Recipe, machine: Machine) -> Recipe:
     """
     chosen = {"attn_implementation": "auto", "dtype": "float32" if recipe.model.dtype == "float32" else "auto"}
     open_model = recipe.model.model_copy(update=chosen)
-    filled = fill_in(recipe.model_copy(update={"model": open_model}), machine, base_bytes=0, train_rows=1)
+    filled = fill_in(recipe.model_copy(update={"model": open_model}), machine, train_rows=1)
     return resolve(recipe, [item for item in filled if item.key.startswith("model.")])

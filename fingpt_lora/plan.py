@@ -64,6 +64,25 @@ class Plan:
         return math.ceil(per_epoch * float(training.get("num_train_epochs", 3.0)))
 
     @property
+    def batching(self) -> str:
+        """How rows are laid out in a batch, where the model can."""
+        # A classification head reads the text alone: no prefix is shared.
+        default = "length" if self.recipe.model.head == "classification" else "shared_prefix"
+        return str(self.recipe.training.get("batching", default))
+
+    def checkpointing(self, batching: str) -> Filled:
+        """Return whether activations are computed again, with rows laid out in this way."""
+        return capability.checkpointing(
+            self.recipe,
+            self.machine,
+            [len(example.ids) for example in self.train],
+            config=checkpoints.read_config(self.checkpoint),
+            base_bytes=checkpoints.weights_bytes(self.checkpoint),
+            padded=batching != "shared_prefix",
+            world_size=self.world_size,
+        )
+
+    @property
     def shortened(self) -> int:
         """Training rows whose article had to be shortened."""
         return sum(example.shortened for example in self.train)
@@ -121,13 +140,21 @@ def _mixture_plan(recipe: Recipe, section: MixtureSection, world_size: int) -> P
     filled = capability.fill_in(
         recipe,
         first.machine,
-        base_bytes=checkpoints.weights_bytes(first.checkpoint),
         train_rows=len(train),
         world_size=world_size,
     )
     identity = mixture.identity(section, {name: part.identity for name, part in parts.items()})
     resolved = capability.resolve(recipe, filled)
-    return replace(first, recipe=resolved, filled=filled, train=train, groups=groups, identity=identity, parts=parts)
+    whole = replace(first, recipe=resolved, filled=filled, train=train, groups=groups, identity=identity, parts=parts)
+    return _with_checkpointing(whole, recipe)
+
+
+def _with_checkpointing(plan: Plan, recipe: Recipe) -> Plan:
+    """Fill in what the recipe leaves open once the lengths of the rows are known."""
+    if "gradient_checkpointing" in recipe.training:
+        return plan
+    item = plan.checkpointing(plan.batching)
+    return replace(plan, recipe=capability.resolve(plan.recipe, [item]), filled=[*plan.filled, item])
 
 
 def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
@@ -139,7 +166,6 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
     filled = capability.fill_in(
         recipe,
         machine,
-        base_bytes=checkpoints.weights_bytes(checkpoint),
         train_rows=len(splits.train),
         world_size=world_size,
     )
@@ -172,9 +198,10 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
         groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
     base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model)
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
-    return Plan(
+    plan = Plan(
         resolved, filled, machine, task, checkpoint, splits, contract, encoder, train, groups, identity, world_size
     )
+    return _with_checkpointing(plan, recipe)
 
 
 def _mode(recipe: Recipe, task: Task) -> Filled:

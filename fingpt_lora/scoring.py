@@ -116,6 +116,7 @@ def _computes_the_same(model: torch.nn.Module, prompts: Rows, answers: Rows, pad
     if proven < 0 or longest <= proven:
         return proven > 0
     rows = [min(prompts, key=len), max(prompts, key=len)]
+    answers = answers[:: -(-len(answers) // 4)]  # of many labels a few: every padded row has the whole prompt
     padded = torch.cat(list(_padded(model, rows, answers, 2, pad_id)))
     try:
         difference = (torch.cat(list(_one_sequence(model, rows, answers, 1))) - padded).abs()
@@ -139,20 +140,19 @@ def _padded(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int, pad
     for batch in _batches(prompts, max(1, rows // len(branches))):
         sequences = [[*prompt, *branch] for prompt in batch for branch in branches]
         mask = pad_left([[1] * len(sequence) for sequence in sequences], 0).to(device)
+        longest = max(map(len, answers))
         logits = model(
             input_ids=pad_left(sequences, pad_id).to(device),
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            logits_to_keep=max(map(len, answers)),
+            logits_to_keep=longest,
             use_cache=False,
-        ).logits.view(len(batch), len(branches), -1, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
-        log_probs = torch.log_softmax(logits.double(), dim=-1)
-        totals = []
-        for answer in answers:
-            # A sequence ends before the last token of its answers, so its last positions predict them.
-            own = log_probs[:, branches.index(list(answer[:-1])), -len(answer) :]
-            totals.append(own[:, range(len(answer)), list(answer)].sum(dim=1))
-        yield torch.stack(totals, dim=1)
+        ).logits
+        # A sequence ends before the last token of its answers, so its last positions predict them.
+        ends = [(branches.index(list(answer[:-1])) + 1) * longest for answer in answers]
+        places = [range(end - len(answer), end) for end, answer in zip(ends, answers, strict=True)]
+        own = logits.view(len(batch), len(branches) * longest, -1)
+        yield torch.stack([_totals(row, places, answers) for row in own])
 
 
 def _one_sequence(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int) -> Iterator[torch.Tensor]:
@@ -205,12 +205,20 @@ def _score_batch(
         use_cache=prefix is not None,
         **inputs,
     ).logits.view(len(rests), 1 + len(tree), -1)
-    log_probs = torch.log_softmax(logits.double(), dim=-1)
     starts = dict(zip(map(tuple, branches), itertools.accumulate(map(len, branches), initial=1), strict=False))
-    totals = []
-    for answer in answers:
-        # The first token is predicted by the row's last position, the others by their branch.
-        start = starts[tuple(answer[:-1])]
-        sources = [0, *range(start, start + len(answer) - 1)]
-        totals.append(log_probs[:, sources, list(answer)].sum(dim=1))
-    return torch.stack(totals, dim=1)
+    # The first token is predicted by the row's last position, the others by their branch.
+    places = [[0, *range(starts[tuple(a[:-1])], starts[tuple(a[:-1])] + len(a) - 1)] for a in answers]
+    return torch.stack([_totals(row, places, answers) for row in logits])
+
+
+def _totals(logits: torch.Tensor, places: Rows, answers: Rows) -> torch.Tensor:
+    """Return the log-probability of each answer, its tokens predicted by the logits of its places.  # (answers,)
+
+    Row by row, and without the log-probability of every token of the vocabulary: of many answers these would be
+    gigabytes, and take longer than the model.
+    """
+    norms = torch.logsumexp(logits.float(), dim=-1).double()  # (places,)
+    counts = [len(answer) for answer in answers]
+    at, ids = (torch.tensor(list(itertools.chain(*lists)), device=logits.device) for lists in (places, answers))
+    found = logits[at, ids].double() - norms[at]
+    return torch.stack([part.sum() for part in torch.split(found, counts)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.checkpoint import checkpoint as computed_again
 from torch.utils.data import Sampler
 from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.integrations import TensorBoardCallback
@@ -30,6 +31,8 @@ from fingpt_lora.evaluate import figures, predict_split
 from fingpt_lora.plan import Plan
 
 _WATCHED = ("macro_f1", "micro_f1", "accuracy", "nll", "perplexity")  # on the validation rows
+# Tokens whose probabilities over the vocabulary are kept for the backward pass; of more they are computed again.
+_AT_ONCE = 1024
 _SECONDS = "seconds.json"  # of a checkpoint: the training time until it
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
@@ -47,11 +50,11 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
     """
     rows = [{"input_ids": e.ids, "labels": e.labels, "branches": list(e.branches)} for e in plan.train]
     classifies = plan.recipe.model.head == "classification"
-    # A classification head reads the text alone: no prefix is shared.
-    batching = plan.recipe.training.get("batching", "length" if classifies else "shared_prefix")
+    batching = plan.batching
     if batching == "shared_prefix" and (reason := cannot_share(adapted, rows, plan.contract.pad_id)):
         note(f"training.batching = length  ({reason})")
         batching = "length"
+        _save_memory(plan, args, batching)
     rows_per_batch = args.per_device_train_batch_size * plan.world_size
     sampler = None
     if batching != "padded":
@@ -113,6 +116,14 @@ def fit(plan: Plan, folder: Path, args: Any, adapted: Any, resume: Path | None) 
         "final_loss": next((e["loss"] for e in reversed(trainer.state.log_history) if "loss" in e), None),
         "log_history": trainer.state.log_history,
     }
+
+
+def _save_memory(plan: Plan, args: Any, batching: str) -> None:
+    """Compute activations again where the layout that was planned needed less of them, and nobody decided."""
+    item = plan.checkpointing(batching)
+    if item.value and item.key in {own.key for own in plan.filled} and not args.activation_checkpointing:
+        note(f"{item.key} = True  ({item.reason})")
+        args.activation_checkpointing = args.gradient_checkpointing = True
 
 
 def _seconds_until(checkpoint: Path | None) -> float:
@@ -253,7 +264,15 @@ class LabelTrainer(SFTTrainer):  # type: ignore[misc]
 def answer_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Return the summed negative log-likelihood of the answers' tokens, and their number."""
     logits, targets = supervised_logits(model, batch)
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+    if len(targets) <= _AT_ONCE:
+        return _summed(logits, targets), len(targets)
+    parts = zip(torch.split(logits, _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True)
+    total = torch.stack([computed_again(_summed, *part, use_reentrant=False) for part in parts]).sum()
+    return total, len(targets)
+
+
+def _summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
 class LossWatch:

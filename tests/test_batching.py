@@ -187,6 +187,17 @@ def test_the_self_test_tells_who_can_share(
     assert model.training and model.config._attn_implementation == "eager"
 
 
+def test_rounding_in_long_answers_is_no_reason_not_to_share(
+    encoder: PromptEncoder, shallow: Callable[..., Any]
+) -> None:
+    """Among many tokens one strays further than the mean of all, which only rounds."""
+    torch.manual_seed(0)
+    answers = [torch.randint(100, 40_000, (tokens,)).tolist() for tokens in (400, 40)]
+    asked = examples(encoder)[0]["input_ids"][:60]
+    rows = [{"input_ids": asked + answer, "labels": [IGNORED] * 60 + answer} for answer in answers]
+    assert cannot_share(shallow(30, "eager").to(torch.bfloat16), rows, pad_id=2) is None
+
+
 def test_recurrent_models_cannot_share(encoder: PromptEncoder) -> None:
     assert cannot_share(random_model("Mamba", state_size=4), examples(encoder), pad_id=2) is not None
 

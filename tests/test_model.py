@@ -19,7 +19,7 @@ from tests.conftest import LABELS, TEXTS
 
 def resolved(text: str) -> Recipe:
     recipe = parse_recipe(text)
-    return capability.resolve(recipe, capability.fill_in(recipe, capability.detect(), base_bytes=1, train_rows=8))
+    return capability.resolve(recipe, capability.fill_in(recipe, capability.detect(), train_rows=8))
 
 
 def gradients(model: Any, encoder: PromptEncoder) -> torch.Tensor:

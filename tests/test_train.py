@@ -15,11 +15,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fingpt_lora import runs
+from fingpt_lora import capability, checkpoints, runs, trainer
+from fingpt_lora.batching import Collator
 from fingpt_lora.errors import DivergenceError, RunError
+from fingpt_lora.memory import activation_bytes, longest_batch
+from fingpt_lora.plan import make_plan
 from fingpt_lora.predict import Predictor, evaluate_file, predict_file
+from fingpt_lora.recipe import load_recipe
 from fingpt_lora.train import run_recipe
 from fingpt_lora.trainer import LossWatch
+from tests.conftest import tiny_examples, tiny_llama
 
 ROOT = Path(__file__).parents[1]
 
@@ -241,11 +246,44 @@ def test_an_epoch_of_padded_rows_trains_what_a_shared_prefix_trains(overrides: l
     assert one["nll"] == pytest.approx(other["nll"], abs=1e-4)
 
 
-def test_gradient_checkpointing_gives_the_same_adapter(overrides: list[str], tmp_path: Path) -> None:
+def test_saved_memory_leaves_the_same_adapter(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     common = [*overrides, "data.limit=16", "evaluation.base_model=false"]
     plain = run_recipe(RECIPE, [*common, f"output={tmp_path / 'plain'}"])
+    assert "gradient_checkpointing = False" in capfd.readouterr().err
     saving = run_recipe(RECIPE, [*common, "training.gradient_checkpointing=true", f"output={tmp_path / 'saving'}"])
     assert largest_difference(plain, saving) < 1e-4
+    # Enough memory for one sequence, too little for padded rows, which this model turns out to need.
+    plan = make_plan(load_recipe(RECIPE, common))
+    config, lengths = checkpoints.read_config(plan.checkpoint), [len(row.ids) for row in plan.train]
+    rows = plan.recipe.training["per_device_train_batch_size"]
+    tokens = [longest_batch(lengths, rows, padded=padded) for padded in (False, True)]
+    kept = [activation_bytes(config, n, number_bytes=4) or 0 for n in tokens]
+    monkeypatch.setattr(trainer, "cannot_share", lambda *_: "as a test wants it")
+    base = checkpoints.weights_bytes(plan.checkpoint)
+    monkeypatch.setattr(capability, "_FULL", (base + sum(kept) / 2) / plan.machine.memory)
+    capfd.readouterr()
+    padded = run_recipe(RECIPE, [*common, f"output={tmp_path / 'padded'}"])
+    said = capfd.readouterr().err
+    assert said.index("gradient_checkpointing = False") < said.index("gradient_checkpointing = True")
+    assert largest_difference(plain, padded) < 1e-4
+
+
+def test_the_loss_of_long_answers_is_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tiny_llama(), Collator(0, share_prefix=False)(tiny_examples(4, 8))
+
+    def loss_and_gradients(at_once: int) -> tuple[float, torch.Tensor]:
+        monkeypatch.setattr(trainer, "_AT_ONCE", at_once)
+        model.zero_grad()
+        loss, tokens = trainer.answer_loss(model, batch)
+        assert tokens == 8
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    (whole, gradients), (parts, in_parts) = loss_and_gradients(8), loss_and_gradients(3)
+    assert parts == pytest.approx(whole, rel=1e-6)
+    torch.testing.assert_close(in_parts, gradients)
 
 
 def test_a_forecast_stands_beside_its_controls(small_base: Path, tmp_path: Path) -> None:
