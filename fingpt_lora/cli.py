@@ -20,8 +20,10 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, e.g. recipes/sentiment.yaml.", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override one value: section.key=value. May be repeated.", metavar="KEY=VALUE"),
+    typer.Option("--set", help="Override a value: section.key=value. More may follow.", metavar="KEY=VALUE"),
 ]
+# As fingpt_lora.train takes them: --set a=1 b=2 --set c=3.
+More = Annotated[list[str] | None, typer.Argument(help="More values after --set.", metavar="KEY=VALUE")]
 Dtype = Literal["bfloat16", "float16", "float32"]
 Target = Literal["gguf", "ollama", "vllm", "hf"]
 Engine = Literal["auto", "vllm", "transformers"]
@@ -31,21 +33,21 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/sentiment
 
 
 @app.command()
-def check(recipe: RecipePath, override: Overrides = None) -> None:
+def check(recipe: RecipePath, more: More = None, override: Overrides = None) -> None:
     """Show what a recipe would do: settings, rows, prompts, lengths, steps. Needs no weights."""
     from fingpt_lora.check import show_plan
     from fingpt_lora.plan import make_plan
     from fingpt_lora.recipe import load_recipe
 
-    show_plan(make_plan(load_recipe(recipe, override or [])))
+    show_plan(make_plan(load_recipe(recipe, [*(override or []), *(more or [])])))
 
 
 @app.command()
-def train(recipe: RecipePath, override: Overrides = None) -> None:
+def train(recipe: RecipePath, more: More = None, override: Overrides = None) -> None:
     """Train and evaluate a recipe on this machine (accelerate launch -m fingpt_lora.train for several processes)."""
     from fingpt_lora.train import run_recipe
 
-    run_recipe(recipe, override or [])
+    run_recipe(recipe, [*(override or []), *(more or [])])
 
 
 @app.command()

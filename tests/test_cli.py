@@ -58,8 +58,19 @@ def test_check_answers_soon_and_loads_no_torch(checkpoint: Path) -> None:
 
 
 def test_check_shows_what_would_happen(checkpoint: Path) -> None:
-    result = run("check", "recipes/sentiment.yaml", "--set", "data.limit=50", "--set", "output=/nonexistent/x")
-    for words in ("learning_rate", "no GPU was found", "negative", "<|im_start|>assistant", "median", "steps", "anew"):
+    result = run(
+        "check", "recipes/sentiment.yaml", "--set", "data.limit=50", "adapter.r=8", "--set", "output=/nonexistent/x"
+    )
+    for words in (
+        "learning_rate",
+        "no GPU was found",
+        "negative",
+        "<|im_start|>assistant",
+        "median",
+        "steps",
+        "anew",
+        "  r: 8\n",
+    ):
         assert words in result.stdout, words
     assert result.stderr == ""
 
