@@ -27,6 +27,7 @@ from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
 _END_OF_TURN = 8  # tokens, at most
+_UNKNOWN = 0.02  # share of unknown tokens that is more than a rare sign
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
     else:
         train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
         groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
+    splits = replace(splits, audit=_warn_of_unknown(splits.audit, train, tokenizer))
     base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model)
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
     plan = Plan(
@@ -268,6 +270,19 @@ def _warn_of_memory(splits: Splits, recipe: Recipe) -> Audit:
         return splits.audit
     warning += ": it may have read the outcome of test rows, so the figures are no proof of foresight"
     return replace(splits.audit, warnings=(*splits.audit.warnings, warning))
+
+
+def _warn_of_unknown(audit: Audit, train: Sequence[Example], tokenizer: Tokenizer) -> Audit:
+    """Say where the base model cannot read the rows: its vocabulary lacks their characters."""
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")  # none in those of bytes
+    share = sum(row.ids.count(unknown) for row in train) / max(1, sum(len(row.ids) for row in train))
+    if unknown is None or share < _UNKNOWN:
+        return audit
+    warning = (
+        f"{share:.0%} of the tokens of the training rows are unknown to the base model; name one that was trained on "
+        "their language"
+    )
+    return replace(audit, warnings=(*audit.warnings, warning))
 
 
 def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | None:

@@ -56,6 +56,8 @@ def _announce(plan: Plan, state: runs.State) -> None:
         own = part.splits
         rows = f"{len(own.train)} train, {len(own.validation)} validation, {len(own.test)} test rows"
         note(f"{name}: {rows}" if name else rows)
+        for warning in own.audit.warnings:
+            note(f"Note: {warning}.")
         if part.shortened:
             note(f"{part.shortened} articles are shortened to training.max_length={part.contract.max_length} tokens.")
     base = f"base {plan.recipe.model.base} ({plan.recipe.model.quantization})"

@@ -155,3 +155,16 @@ def test_what_cannot_be_together_is_said(minilm: Path) -> None:
             make_plan(load_recipe(RECIPE, settings))
     with pytest.raises(ModelError, match=r"model\.head: classification"):
         make_plan(load_recipe(RECIPE, ["model.head=language_model"]))
+
+
+def test_a_base_that_cannot_read_the_language_is_told(tmp_path: Path) -> None:
+    for name, text in (("zh", "公司净利润第{}季度同比下降"), ("en", "Profit fell in quarter {}")):
+        rows = [{"text": text.format(n), "label": ("positive", "negative")[n % 2]} for n in range(10)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def warnings(name: str, *settings: str) -> str:
+        data = [f"data.path={tmp_path / name}.jsonl", "data.split={method: random, test: 0.2}", "task.language=auto"]
+        return " ".join(make_plan(load_recipe(RECIPE, [*data, *settings])).splits.audit.warnings)
+
+    assert "of the tokens of the training rows are unknown to the base model" in warnings("zh")
+    assert "unknown" not in warnings("en") + warnings("zh", "model.base=smollm2")  # bytes read everything
