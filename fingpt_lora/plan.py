@@ -274,9 +274,12 @@ def _warn_of_memory(splits: Splits, recipe: Recipe) -> Audit:
 
 def _warn_of_unknown(audit: Audit, train: Sequence[Example], tokenizer: Tokenizer) -> Audit:
     """Say where the base model cannot read the rows: its vocabulary lacks their characters."""
-    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")  # none in those of bytes
-    share = sum(row.ids.count(unknown) for row in train) / max(1, sum(len(row.ids) for row in train))
-    if unknown is None or share < _UNKNOWN:
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")
+    if unknown is None:  # bytes read everything
+        return audit
+    found = [row.ids.count(unknown) / len(row.ids) for row in train]
+    share = sum(found) / max(1, len(found))
+    if share < _UNKNOWN:
         return audit
     warning = (
         f"{share:.0%} of the tokens of the training rows are unknown to the base model; name one that was trained on "
