@@ -79,12 +79,12 @@ def fact_metrics(sets: FactSets, *, bootstrap: int = 1000, confidence: float = 0
             },
         }
 
-    stated = [fact for facts in said for fact in facts]
+    stated = [fact.grounded for facts in said for fact in facts if fact.grounded is not None]
     return {
         "rows": rows,
         **{name: float(values[0]) for name, values in figures(np.ones((1, rows))).items()},
         "invalid_rate": sum(facts is None for facts in sets.predicted) / rows,
-        "grounded_rate": sum(fact.grounded for fact in stated) / len(stated) if stated else 1.0,
+        "grounded_rate": sum(stated) / len(stated) if stated else 1.0,
         "per_class": per_label(sets.labels, hits.sum(axis=0), gold.sum(axis=0), answers.sum(axis=0)),
         "intervals": {name: interval(values, confidence) for name, values in figures(draws).items()},
         "confidence": confidence,

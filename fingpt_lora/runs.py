@@ -58,7 +58,7 @@ _FREE = {
 _LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"head": "language_model", "knowledge_cutoff": None},
     "evaluation": {"max_new_tokens": None},
-    "task": {"rationale": False},
+    "task": {"rationale": False, "triggers": True},
 }
 
 State = Literal["new", "continue", "done"]

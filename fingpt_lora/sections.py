@@ -37,7 +37,7 @@ _OF_TASK = {
     "relation": {"choices"},
     "choice": {"choices", "question"},
     "entity": {"types"},
-    "event_extraction": {"roles"},
+    "event_extraction": {"roles", "triggers"},
     "relation_extraction": {"choices"},
     "question": set[str](),
     "text": set[str](),
@@ -99,6 +99,7 @@ class TaskSection(Section):
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(
         default_factory=dict, description="event_extraction: event type -> the roles that its events may fill."
     )
+    triggers: bool = Field(True, description="event_extraction: each event names the words that tell of it.")
 
     @model_validator(mode="after")
     def _only_its_own(self) -> TaskSection:

@@ -30,6 +30,7 @@ from tests.test_relation_extraction import PARTY
 
 ENTITY = EntityTask({"PER": "person", "ORG": "organization"}, "auto")
 EVENTS = EventExtractionTask({"merger": ("buyer", "target"), "质押": ("sub-org",)}, "auto")
+SUBJECTS = EventExtractionTask({"merger": ("buyer", "target"), "质押": ()}, "auto", triggers=False)
 QUESTION = QuestionTask("auto")
 RELATIONS = RelationExtractionTask({"hires": "hires", "works_in": "works in"}, "auto")
 TEXT = 'Nokia Oyj "N" hired Pekka Lundmark (Espoo) for 1,250.5 million.'
@@ -42,6 +43,7 @@ GOOD = [
     (EVENTS, TEXT, "[]"),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","buyer":["Nokia Oyj \\"N\\""],"target":["Pekka","Espoo"]}]'),
     (EVENTS, ZH, '[{"type":"质押","trigger":"质押","sub-org":["甲公司"]},{"type":"merger","trigger":"质押"}]'),
+    (SUBJECTS, ZH, '[{"type":"质押"},{"type":"merger","target":["乙公司"]}]'),
     (RELATIONS, TEXT, "none"),
     (RELATIONS, TEXT, "hires: Nokia Oyj, Pekka Lundmark; works in: Pekka, Espoo."),
     (RELATIONS, TEXT, "hires: Nokia, 1,250.5 million."),
@@ -60,6 +62,7 @@ BAD = [
     (EVENTS, TEXT, '[{"type":"merger","trigger":"fired"}]'),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired","sub-org":["Nokia"]}]'),
     (EVENTS, TEXT, '[{"type":"merger","trigger":"hired"}'),
+    (SUBJECTS, ZH, '[{"type":"质押","trigger":"质押"}]'),
     (RELATIONS, TEXT, "hires: Nokia, Ericsson."),
     (RELATIONS, TEXT, "hires: Nokia."),
     (QUESTION, ASKED, "Ericsson"),

@@ -64,6 +64,7 @@ class Layout:
         needed: Sequence[str] = ("text",),
         *,
         answers: Sequence[str] = (),
+        parts: Sequence[str] = (),
         strict: bool = True,
     ) -> None:
         """Remember the recipe's words.
@@ -73,17 +74,19 @@ class Layout:
             fields: our field -> column; what is named here goes before what the layout says.
             needed: our fields of which the task makes its text.
             answers: columns that hold the label of this task, before others that may do so.
+            parts: what ``fields`` may name beside our fields: the parts of one label, each with a column.
             strict: without it, a column or layout that a record lacks gives way to a guess. A file for
                 ``predict`` need not look like the training file.
 
         Raises:
             DataError: ``fields`` maps something that is no field of ours.
         """
+        known = (*OUR_FIELDS, *parts)
         for field in fields:
-            if field not in OUR_FIELDS:
-                raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, OUR_FIELDS)}")
+            if field not in known:
+                raise DataError(f"data.fields: '{field}' is no field of a row.{did_you_mean(field, known)}")
         self._layout, self._fields, self._needed, self._strict = layout, fields, needed, strict
-        self._answers = answers
+        self._answers, self._parts = answers, [part for part in parts if part in fields]
 
     def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record as its rows are to carry it: StockNet's gets its text, and the times of what it tells."""
@@ -102,6 +105,12 @@ class Layout:
         for problem in (text.problem, label.problem):
             if problem:
                 return problem
+        parts = {part: self._mapped(part, values) for part in self._parts}
+        for problem in (part.problem for part in parts.values()):
+            if problem:
+                return problem
+        if any(part.found for part in parts.values()):
+            label = _Found({name: part.value for name, part in parts.items()}, True)
         own = next((name for name in self._answers if name in values), None)
         if own is not None and not label.found:
             label = _Found(values[own], True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forward
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, SplitSection
-from fingpt_lora.tasks.base import Task, Written
+from fingpt_lora.tasks.base import Answer, Task, Written
+from fingpt_lora.tasks.event_extraction import EventExtractionTask
 from fingpt_lora.tasks.text import TextTask
 
 _HOW_TO_SPLIT = (
@@ -70,7 +71,11 @@ def load_splits(
     prose = isinstance(task, TextTask)
     own = open_sources(data.path, data, hub_split=data.train_split, base_dir=base_dir, prose=prose)
     rows = intake.take(own, build) if build else intake.read(intake.without(own, held_out), "data.path")
-    given = {key: intake.read(sources, f"data.{key}") if sources else [] for key, sources in held_out.items()}
+    rows = _together(rows, data, task)
+    given = {
+        key: _together(intake.read(sources, f"data.{key}"), data, task) if sources else []
+        for key, sources in held_out.items()
+    }
     parts = _split(rows, given, data, intake)
     duplicates, contradictions = _clean(parts, data)
     if any("decided_at" in row.fields for row in rows):
@@ -93,7 +98,7 @@ def load_labelled(path: str, data: DataSection, task: Task, *, base_dir: Path | 
     intake = Intake(data, _labels(data, task), _layout(data, task, strict=False))
     prose = isinstance(task, TextTask)
     sources = open_sources(path, data, key=path, hub_split="test", base_dir=base_dir, own=False, prose=prose)
-    rows = intake.read(sources, path)
+    rows = _together(intake.read(sources, path), data, task)
     if path == SAMPLE:
         rows = by_column(rows, "split")["test"]
     repeats, contradicting = count_repeats(rows, Keys())
@@ -134,14 +139,29 @@ def rows_in_memory(
         task: says which fields make up a text.
         column: name of the texts.
     """
-    layout = Layout("columns", {**data.fields, "text": column}, task.fields, answers=task.columns, strict=False)
+    named = data.model_copy(update={"layout": "columns", "fields": {**data.fields, "text": column}})
+    layout = _layout(named, task, strict=False)
     labels = Unlabelled(task.labels)
     numbered = (Record(record, "row", number) for number, record in enumerate(records, start=1))
     return [make_row(record, layout, labels, require_label=False)[0] for record in numbered]
 
 
 def _layout(data: DataSection, task: Task, *, strict: bool = True) -> Layout:
-    return Layout(data.layout, data.fields, task.fields, answers=task.columns, strict=strict)
+    parts = task.parts if isinstance(task, EventExtractionTask) else ()
+    return Layout(data.layout, data.fields, task.fields, answers=task.columns, parts=parts, strict=strict)
+
+
+def _together(rows: list[Row], data: DataSection, task: Task) -> list[Row]:
+    """Join the rows of each text where every row tells one of its events."""
+    if not isinstance(task, EventExtractionTask) or not set(task.parts) & data.fields.keys():
+        return rows
+    by_text: dict[str, list[Row]] = {}
+    for row in rows:
+        by_text.setdefault(row.text, []).append(row)
+    return [
+        replace(own[0], label=task.together([row.label for row in own if isinstance(row.label, Answer)], text))
+        for text, own in by_text.items()
+    ]
 
 
 def _labels(data: DataSection, task: Task) -> Labels:

@@ -18,6 +18,7 @@ COLUMNS = {
     "macro_f1": "Macro-F1",
     "question_f1": "Yes/no F1",
     "trigger_f1": "Trigger F1",
+    "type_f1": "Type F1",
     "role_f1": "Role F1",
     "grounded_rate": "In the text",
     "perplexity": "Perplexity",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _SHORT = {"weighted_f1": "w. F1", "macro_f1": "macro-F1", "accuracy": "accuracy", "mcc": "MCC", "ece": "ECE"}
 _SHORT |= {"micro_f1": "micro-F1", "question_f1": "yes/no F1", "trigger_f1": "trigger", "role_f1": "role"}
-_SHORT |= {"grounded_rate": "in text", "perplexity": "perplexity", "bits_per_byte": "bits/byte"}
+_SHORT |= {"type_f1": "type", "grounded_rate": "in text", "perplexity": "perplexity", "bits_per_byte": "bits/byte"}
 _NAMES = {"base_model": "Untouched base", "tfidf_logreg": "TF-IDF + log. reg.", "shuffled": "TF-IDF, shuffled"}
 _NAMES |= {"earlier_adapters": "Base with the\nearlier adapters", "by_heart": "Known from training"}
 

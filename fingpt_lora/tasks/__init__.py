@@ -33,7 +33,7 @@ def build_task(section: TaskSection) -> Labelled | Written | TextTask:
     if section.name == "relation_extraction":
         return RelationExtractionTask(named(section.choices), section.language)
     if section.name == "event_extraction":
-        return EventExtractionTask(section.roles, section.language)
+        return EventExtractionTask(section.roles, section.language, section.triggers)
     if section.name == "question":
         return QuestionTask(section.language)
     if section.name == "custom":

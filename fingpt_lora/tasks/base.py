@@ -20,13 +20,13 @@ class Fact:
         kind: the label under which it counts.
         said: what two equal facts have in common.
         part: what kind of thing it is within its label, where figures tell them apart, as trigger and role.
-        grounded: whether its words stand in the text.
+        grounded: whether its words stand in the text; None where it copies none.
     """
 
     kind: str
     said: tuple[str | int, ...]
     part: str = ""
-    grounded: bool = field(default=True, compare=False)
+    grounded: bool | None = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 One event is ``{"type": ..., "trigger": ..., ROLE: [...], ...}``; a text has a list of them. Figures follow the usual
 reading of event extraction (Doddington et al. 2004, ACE): a trigger counts with its event's type, a value with type
-and role.
+and role. Data without triggers (event type and subject, as in CCKS 2019) leave them out; the type counts instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _INSTRUCTIONS: dict[Language, str] = {
         "每个值都必须照抄原文，文本没有的角色不写。类型及其角色：\n{schema}"
     ),
 }
-_TRIGGER, _ROLE = "trigger", "role"
+_TYPE, _TRIGGER, _ROLE = "type", "trigger", "role"
+_NOTHING = ("", "nan", "none", "null")  # how tables leave a cell empty
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class EventExtractionTask(Asked):
     Attributes:
         roles: event type -> the roles that its events may fill, in the order of the answer.
         asked_in: language of the question, or ``auto`` where each row decides.
+        triggers: whether each event names the words that tell of it.
     """
 
     roles: Mapping[str, Sequence[str]]
     asked_in: Literal["auto", "en", "zh"] = "auto"
+    triggers: bool = True
 
     name = "event_extraction"
     several = False
@@ -63,12 +66,25 @@ class EventExtractionTask(Asked):
         return _INSTRUCTIONS[language].format(schema=schema)
 
     @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """What columns may hold of the event that a row tells."""
+        return (_TYPE, _TRIGGER, *dict.fromkeys(role for roles in self.roles.values() for role in roles))
+
+    def together(self, answers: Sequence[Answer], text: str) -> Answer:
+        """Return the answer that states the events of several rows of one text."""
+        found = self.gold([event for answer in answers for event in answer.content], text)
+        assert isinstance(found, Answer)  # as each of them was
+        return found
+
+    @cached_property
     def _schema(self) -> TypeAdapter[list[Any]]:
         """All answers: pydantic models of the events, told apart by their type."""
         text = Annotated[str, Field(min_length=1)]
         events: list[Any] = []
         for number, (kind, roles) in enumerate(self.roles.items()):
-            fields: dict[str, Any] = {"kind": (Literal[kind], Field(alias="type")), _TRIGGER: (text, ...)}
+            fields: dict[str, Any] = {"kind": (Literal[kind], Field(alias=_TYPE))}
+            if self.triggers:
+                fields[_TRIGGER] = (text, ...)
             # Attributes go by place: a role may be called anything, as sub-org.
             for place, role in enumerate(roles):
                 fields[f"role_{place}"] = (Annotated[list[text], Field(min_length=1)], Field(None, alias=role))
@@ -89,9 +105,11 @@ class EventExtractionTask(Asked):
 
         Args:
             raw: a list of events, as the answer is written or as FewFC's files have them: ``{type, mentions:
-                [{word, role, span}]}``, the trigger being one of the roles.
+                [{word, role, span}]}``, the trigger being one of the roles; or the cells that hold the parts of one.
             text: of the row.
         """
+        if isinstance(raw, Mapping):
+            raw = _told(raw)
         if not isinstance(raw, list) or not all(isinstance(event, dict) for event in raw):
             return "its events are not a list of {type, trigger, ...}"
         read = [_from_mentions(event) if "mentions" in event else event for event in raw]
@@ -101,13 +119,15 @@ class EventExtractionTask(Asked):
         if strange is not None:
             return f"'{strange}' of an event is neither a text nor a list of them"
         events = [self._ordered(event, text) for event in read if event]
+        if not self.triggers:
+            events = [{key: value for key, value in event.items() if key != _TRIGGER} for event in events]
         unique = [event for place, event in enumerate(events) if event not in events[:place]]
         written = json.dumps(unique, ensure_ascii=False, separators=(",", ":"))
         problem = self._problem(unique)
         if problem:
             return problem
         found = self.read(written, text)
-        unknown = None if found is None else next((fact for fact in found.facts if not fact.grounded), None)
+        unknown = None if found is None else next((fact for fact in found.facts if fact.grounded is False), None)
         if found is None or unknown is not None:
             what = "" if unknown is None else f" '{unknown.said[-1]}'"
             return f"a value{what} of its events does not stand in the text"
@@ -117,7 +137,7 @@ class EventExtractionTask(Asked):
         for event in events:
             kind = str(event.get("type"))
             if kind not in self.roles:
-                return f"an event of the type '{kind}', which task.roles does not name"
+                return f"an event of the type '{kind:.60}', which task.roles does not name"
             strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[kind])), None)
             if strange is not None:
                 return f"an event '{kind}' with the role '{strange}', which task.roles does not name"
@@ -152,10 +172,12 @@ class EventExtractionTask(Asked):
             return None
         facts: dict[Fact, None] = {}
         for event in events:
+            if not self.triggers:
+                facts[Fact(event[_TYPE], (_TYPE,), _TYPE, None)] = None
             for key, value in event.items():
                 if key == _TRIGGER:
                     facts[Fact(event["type"], (_TRIGGER, value), _TRIGGER, value in text)] = None
-                elif key != "type":
+                elif key != _TYPE:
                     for one in value:
                         facts[Fact(event["type"], (key, one), _ROLE, one in text)] = None
         return Answer(written, tuple(facts), events)
@@ -164,9 +186,11 @@ class EventExtractionTask(Asked):
         """Return the grammar of all answers to a text; each value is a piece of it."""
         rules = []
         for number, (kind, roles) in enumerate(self.roles.items()):
-            head = _quoted(f'{{"type":{_quoted(kind)},"{_TRIGGER}":')
+            head = _quoted(f'{{"type":{_quoted(kind)}') + (
+                f" {_quoted(f',{_quoted(_TRIGGER)}:')} value" * self.triggers
+            )
             rest = " ".join(f"({_quoted(f',{_quoted(role)}:')} values)?" for role in roles)
-            rules.append(f'event{number}: {head} value {rest} "}}"\n')
+            rules.append(f'event{number}: {head} {rest} "}}"\n')
         events = " | ".join(f"event{number}" for number in range(len(self.roles)))
         return (
             f'start: "[]" | "[" event ("," event)* "]"\nevent: {events}\n{"".join(rules)}'
@@ -175,15 +199,27 @@ class EventExtractionTask(Asked):
         )
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
-        """Return what finds the training rows' triggers and values in a text, of types whose trigger stands there."""
-        facts = sorted({fact for answer in known for fact in answer.facts}, key=lambda fact: (fact.kind, fact.said))
+        """Return what finds the training rows' triggers and values in a text, of types whose trigger stands there.
+
+        Without triggers: of types of which a value stands there.
+        """
+        found = {fact for answer in known for fact in answer.facts if fact.part != _TYPE}
+        facts = sorted(found, key=lambda fact: (fact.kind, fact.said))
 
         def find(text: str) -> frozenset[Fact]:
             there = [fact for fact in facts if str(fact.said[-1]) in text]
+            if not self.triggers:
+                return frozenset([*there, *(Fact(fact.kind, (_TYPE,), _TYPE, None) for fact in there)])
             kinds = {fact.kind for fact in there if fact.part == _TRIGGER}
             return frozenset(fact for fact in there if fact.kind in kinds)
 
         return find
+
+
+def _told(cells: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the event whose parts stand in these cells, or nothing where nothing fills them."""
+    event = {part: cell for part, cell in cells.items() if str(cell).strip().casefold() not in _NOTHING}
+    return [] if _TYPE not in event or (len(cells) > 1 and len(event) == 1) else [event]
 
 
 def _is_words(value: Any) -> bool:

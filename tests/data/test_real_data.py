@@ -97,6 +97,17 @@ def test_the_recipes_of_other_tasks_read_their_data(
         assert sum(bool(row.label) for row in splits.test) / len(splits.test) == pytest.approx(share, abs=0.02)
 
 
+def test_rows_of_finese_tell_events_of_their_text(real: Real) -> None:
+    loaded = load_recipe(ROOT / "recipes" / "event_subjects.yaml", [f"data.path={real('finese_zh/train.jsonl')}"])
+    splits = load_splits(loaded.data, build_task(loaded.task))
+    assert splits.audit.rows_read == 14252
+    assert len(splits.audit.bad_rows) == 2
+    assert all("of its events does not stand in the text" in bad.reason for bad in splits.audit.bad_rows)
+    told = [labels_of(row) for row in (*splits.train, *splits.test)]
+    assert len(told) == len({row.text for row in (*splits.train, *splits.test)})
+    assert any(len(labels) > 3 for labels in told) and 0.15 < told.count(("none",)) / len(told) < 0.25
+
+
 def test_stocknet_is_read_as_it_stands_and_holds_no_leak(real: Real) -> None:
     split = SplitSection(method="time", column="date", test=0.2)
     data = DataSection(path=real("stocknet/train_dev.jsonl.gz"), split=split)
