@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fingpt_lora.data.known_layouts import LABEL, READERS, detect, fits, has, listed, named, strip_frame
 from fingpt_lora.data.point_in_time import from_stocknet
 from fingpt_lora.errors import DataError, did_you_mean
 from fingpt_lora.tasks.choice import BETWEEN
-from fingpt_lora.tasks.headline import from_gold_columns
 from fingpt_lora.tasks.question import ask
 
 OUR_FIELDS = ("text", "label", "language", "split", "head", "tail", "question")
 
-# Column names whose meaning is beyond doubt, the plainest first. Matched without case, spaces as underscores.
-_TEXT = (
-    *("text", "sentence", "content", "headline", "news", "title", "tweet", "body", "article", "post", "summary"),
-    *("input", "context", "query", "文本", "正文", "内容", "标题"),
-)
-_LABEL = (
-    *(
-        "label",
-        "labels",
-        "sentiment",
-        "output",
-        "target",
-        "answer",
-        "gold",
-        "class",
-        "relation",
-        "标签",
-        "情感",
-        "关系",
-    ),
-    *("events", "事件", "entities", "spans", "relations"),
-)
 _LANGUAGE = ("language", "lang")
 _QUESTION = ("question", "问题")
-
-# FinGPT's plain prompt, as its data sets and FinLoRA's contexts carry it. Only this exact frame is taken off;
-# what else stands around an article cannot be told from the article.
-_FRAME = re.compile(r"\AInstruction: .*?\nInput: (?P<text>.*)\nAnswer: ?\Z", re.DOTALL)
-
-_HUMAN, _MODEL = ("user", "human"), ("assistant", "gpt")
 
 
 class Reading(NamedTuple):
@@ -90,7 +61,7 @@ class Layout:
 
     def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the record as its rows are to carry it: StockNet's gets its text, and the times of what it tells."""
-        layout = _detect(values) if self._layout == "auto" else self._layout
+        layout = detect(values) if self._layout == "auto" else self._layout
         try:
             return from_stocknet(values) if layout == "stocknet" else values
         except (KeyError, ValueError, TypeError):
@@ -99,8 +70,8 @@ class Layout:
     def read(self, values: Mapping[str, Any]) -> Reading | str:
         """Return what a record says, or the reason why it cannot be read."""
         layout = self._layout
-        if layout == "auto" or (not self._strict and not _fits(layout, values)):
-            layout = _detect(values)
+        if layout == "auto" or (not self._strict and not fits(layout, values)):
+            layout = detect(values)
         text, label = self._mapped("text", values), self._mapped("label", values)
         for problem in (text.problem, label.problem):
             if problem:
@@ -115,7 +86,7 @@ class Layout:
         if own is not None and not label.found:
             label = _Found(values[own], True)
         if not (text.found and label.found):
-            pair = _READERS[layout](values)
+            pair = READERS[layout](values)
             if isinstance(pair, str) and not text.found:
                 return pair
             found = (None, None) if isinstance(pair, str) else pair
@@ -130,7 +101,7 @@ class Layout:
             label = _Found({"label": label.value, "rationale": values.get("rationale")}, True)
         if "question" in self._needed:
             asked = self._mapped("question", values)
-            question = asked.value if asked.found else _named(values, _QUESTION)
+            question = asked.value if asked.found else named(values, _QUESTION)
             if question is None and layout in ("fingpt", "alpaca") and values.get("input"):
                 question = values.get("instruction")  # which is the question itself
             problem = asked.problem or _no_question(question, layout)
@@ -139,7 +110,7 @@ class Layout:
             if isinstance(question, str) and isinstance(text.value, str):
                 text = _Found(ask(text.value, question), True)
         language = self._mapped("language", values)
-        spoken = language.value if language.found else _named(values, _LANGUAGE)
+        spoken = language.value if language.found else named(values, _LANGUAGE)
         return Reading(strip_frame(text.value), label.value, spoken)
 
     def _parties(self, values: Mapping[str, Any]) -> tuple[str, str] | str | None:
@@ -160,10 +131,10 @@ class Layout:
 
     def no_label(self, values: Mapping[str, Any]) -> str:
         """Return why a record that was read without a label has none."""
-        layout = _detect(values) if self._layout == "auto" else self._layout
-        if layout == "columns" and "label" not in self._fields and not _has(values, _LABEL):
+        layout = detect(values) if self._layout == "auto" else self._layout
+        if layout == "columns" and "label" not in self._fields and not has(values, LABEL):
             return (
-                f"none of its columns ({_listed(values)}) looks like the label; name it: data.fields: {{label: COLUMN}}"
+                f"none of its columns ({listed(values)}) looks like the label; name it: data.fields: {{label: COLUMN}}"
             )
         return "it has no label"
 
@@ -188,148 +159,3 @@ class _Found(NamedTuple):
     value: Any
     found: bool
     problem: str | None = None
-
-
-def strip_frame(text: Any) -> Any:
-    """Return the article inside FinGPT's ``Instruction: ...\\nInput: ...\\nAnswer: ``; anything else unchanged."""
-    match = _FRAME.match(text) if isinstance(text, str) else None
-    return match["text"] if match else text
-
-
-def _detect(values: Mapping[str, Any]) -> str:
-    """Return the layout that the column names show, with or without the column of the answer."""
-    names = values.keys()
-    if "tweets" in names and "prev_moves" in names:
-        return "stocknet"
-    if "News" in names and "Price Direction Up" in names:
-        return "gold_headlines"
-    if "messages" in names or "conversations" in names:
-        return "messages"
-    if "instruction" in names and ("input" in names or "output" in names):
-        return "fingpt"
-    if "query" in names and names & {"answer", "gold", "choices"}:
-        return "pixiu"
-    if "context" in names and "target" in names:
-        return "finlora"
-    return "columns"
-
-
-def _fits(layout: str, values: Mapping[str, Any]) -> bool:
-    return layout == "columns" or any(name in values for name in _NEEDED[layout])
-
-
-Pair = tuple[Any, Any]  # (text, raw label or None)
-
-
-def _columns(values: Mapping[str, Any]) -> Pair | str:
-    if not _has(values, _TEXT):
-        hint = " Is its first line a header?" if any(len(str(name)) > 40 for name in values) else ""
-        named = f"none of its columns ({_listed(values)}) looks like the text"
-        return f"{named}; name it: data.fields: {{text: COLUMN}}.{hint}"
-    return _named(values, _TEXT), _named(values, _LABEL)
-
-
-def _fingpt(values: Mapping[str, Any]) -> Pair | str:
-    """FinGPT and Alpaca: the article is the input, or within the instruction where there is no input."""
-    if "instruction" not in values:
-        return f"no column 'instruction' among {_listed(values)}"
-    return _first(values, "input", "instruction"), values.get("output")
-
-
-def _finlora(values: Mapping[str, Any]) -> Pair | str:
-    if "context" not in values:
-        return f"no column 'context' among {_listed(values)}"
-    return values["context"], values.get("target")
-
-
-def _pixiu(values: Mapping[str, Any]) -> Pair | str:
-    """PIXIU: ``answer`` is the word, ``gold`` its place among the choices, ``text`` the bare article."""
-    if "query" not in values and "text" not in values:
-        return f"no column 'query' among {_listed(values)}"
-    answer, choices, gold = _first(values, "answer"), values.get("choices"), values.get("gold")
-    if answer is None and isinstance(choices, list) and isinstance(gold, int) and 0 <= gold < len(choices):
-        answer = choices[gold]
-    return _first(values, "text", "query"), answer
-
-
-def _messages(values: Mapping[str, Any]) -> Pair | str:
-    """Chat turns, OpenAI's (role, content) or ShareGPT's (from, value): the last question and the answer to it."""
-    turns = values.get("messages", values.get("conversations"))
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        return "'messages' is not a list of {role, content}"
-    said = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in turns]
-    asked = max((place for place, (role, _) in enumerate(said) if role in _HUMAN), default=None)
-    if asked is None:
-        return "'messages' holds no user turn"
-    answers = [content for role, content in said[asked + 1 :] if role in _MODEL]
-    return _joined(said[asked][1]), _joined(answers[-1]) if answers else None
-
-
-def _stocknet(values: Mapping[str, Any]) -> Pair | str:
-    if "decided_at" not in values:
-        return "it has not all of ticker, date (2014-01-31), prev_moves and tweets ([[date, text], ...])"
-    return values["text"], values.get("label")
-
-
-def _gold_headlines(values: Mapping[str, Any]) -> Pair | str:
-    if not any(str(name).startswith("Price Direction") for name in values):
-        return values.get("News"), None
-    try:
-        return values.get("News"), from_gold_columns(values)
-    except KeyError as error:
-        return f"no column {error} among {_listed(values)}"
-    except ValueError as error:
-        return str(error)
-
-
-def _joined(content: Any) -> Any:
-    """Content may come in parts, [{type: text, text: ...}]."""
-    if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
-        return "".join(str(part["text"]) for part in content)
-    return content
-
-
-def _first(values: Mapping[str, Any], *names: str) -> Any:
-    return next((values[name] for name in names if values.get(name) not in (None, "")), None)
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
-
-
-def _has(values: Iterable[object], known: tuple[str, ...]) -> bool:
-    return any(_plain(name) in known for name in values)
-
-
-def _named(values: Mapping[str, Any], known: tuple[str, ...]) -> Any:
-    for name in known:  # the common spelling first: this runs once per row
-        if name in values:
-            return values[name]
-    by_name = {_plain(name): value for name, value in values.items()}
-    return next((by_name[name] for name in known if name in by_name), None)
-
-
-def _listed(values: Iterable[object]) -> str:
-    names = [str(name)[:40] for name in values]
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-
-
-_READERS: dict[str, Callable[[Mapping[str, Any]], Pair | str]] = {
-    "columns": _columns,
-    "fingpt": _fingpt,
-    "alpaca": _fingpt,
-    "finlora": _finlora,
-    "pixiu": _pixiu,
-    "messages": _messages,
-    "stocknet": _stocknet,
-    "gold_headlines": _gold_headlines,
-}
-_NEEDED = {
-    "fingpt": ("instruction",),
-    "alpaca": ("instruction",),
-    "finlora": ("context",),
-    "pixiu": ("query",),
-    "messages": ("messages", "conversations"),
-    "stocknet": ("tweets",),
-    "gold_headlines": ("News",),
-}

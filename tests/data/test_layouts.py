@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingpt_lora.data.layouts import Layout, strip_frame
+from fingpt_lora.data.known_layouts import strip_frame
+from fingpt_lora.data.layouts import Layout
 from fingpt_lora.errors import DataError
 
 QUESTION = "What is the sentiment of this news? Please choose an answer from {negative/neutral/positive}."
