@@ -12,11 +12,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from fingpt_lora import capability, checkpoints, context, earlier, mixture, runs
+from fingpt_lora import capability, cautions, checkpoints, context, earlier, mixture, runs
 from fingpt_lora.capability import Filled, Machine
 from fingpt_lora.chat_templates import tokenizer_settings
 from fingpt_lora.contract import PromptContract, load_tokenizer, make_contract
-from fingpt_lora.data import Audit, Row, Splits, load_splits
+from fingpt_lora.data import Row, Splits, load_splits
 from fingpt_lora.data.point_in_time import market_rows
 from fingpt_lora.errors import DataError, RecipeError
 from fingpt_lora.installed import need_llguidance
@@ -27,7 +27,6 @@ from fingpt_lora.tasks.base import Answer, Label
 
 _DEFAULT_LENGTH = 1024
 _END_OF_TURN = 8  # tokens, at most
-_UNKNOWN = 0.02  # share of unknown tokens that is more than a rare sign
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def splits_of(recipe: Recipe) -> Splits:
     _mode(recipe, task)  # what cannot be asked need not be read
     splits = load_splits(recipe.data, task, build=_builder(recipe, task))
     if isinstance(task, ForecastTask | ReasonedForecastTask):
-        splits = replace(splits, audit=_warn_of_memory(splits, recipe))
+        splits = replace(splits, audit=cautions.of_memory(splits, recipe))
     if recipe.model.adapters:
         warning = (
             "what model.adapters learned before was not compared with the test rows; see to it that it is other text"
@@ -197,7 +196,7 @@ def _plan_of(recipe: Recipe, splits: Splits, world_size: int) -> Plan:
     else:
         train = encoder.examples(texts(splits.train), [_label(row) for row in splits.train])
         groups = [list(contract.frames).index(task.language(row.text)) for row in splits.train]
-    splits = replace(splits, audit=_warn_of_unknown(splits.audit, train, tokenizer))
+    splits = replace(splits, audit=cautions.of_unknown(splits.audit, train, tokenizer))
     base = checkpoints.identity(checkpoint) + earlier.identity(recipe.model)
     identity = runs.fingerprint(resolved, splits.audit.fingerprint, contract, base)
     plan = Plan(
@@ -254,38 +253,6 @@ def _room_for_answers(splits: Splits, tokenizer: Tokenizer) -> int:
 def _label(row: Row) -> Label:
     assert row.label is not None  # the rows of a split carry one
     return row.label
-
-
-def _warn_of_memory(splits: Splits, recipe: Recipe) -> Audit:
-    """Say where the base model may have read what became of the test period."""
-    cutoff = checkpoints.knowledge_cutoff(recipe.model.base, recipe.model.knowledge_cutoff)
-    days = [str(row.fields["decided_at"])[:10] for row in splits.test if "decided_at" in row.fields]
-    if not days:
-        return splits.audit
-    if cutoff is None:
-        warning = "until when the base model's texts reach is not known (model.knowledge_cutoff)"
-    elif min(days) <= cutoff.isoformat():
-        warning = f"the base model's texts reach until {cutoff}, the test begins on {min(days)}"
-    else:
-        return splits.audit
-    warning += ": it may have read the outcome of test rows, so the figures are no proof of foresight"
-    return replace(splits.audit, warnings=(*splits.audit.warnings, warning))
-
-
-def _warn_of_unknown(audit: Audit, train: Sequence[Example], tokenizer: Tokenizer) -> Audit:
-    """Say where the base model cannot read the rows: its vocabulary lacks their characters."""
-    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")
-    if unknown is None:  # bytes read everything
-        return audit
-    found = [row.ids.count(unknown) / len(row.ids) for row in train]
-    share = sum(found) / max(1, len(found))
-    if share < _UNKNOWN:
-        return audit
-    warning = (
-        f"{share:.0%} of the tokens of the training rows are unknown to the base model; name one that was trained on "
-        "their language"
-    )
-    return replace(audit, warnings=(*audit.warnings, warning))
 
 
 def _builder(recipe: Recipe, task: Task) -> Callable[[list[Path]], list[Row]] | None:
