@@ -286,7 +286,7 @@ def test_the_loss_of_long_answers_is_summed_in_parts(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(in_parts, gradients)
 
 
-def test_a_forecast_stands_beside_its_controls(small_base: Path, tmp_path: Path) -> None:
+def test_a_forecast_stands_beside_its_controls(small_base: Path, tmp_path: Path, capfd: Any) -> None:
     """Point-in-time rows from the folder of a user's own prices and news, trained, evaluated and used."""
     pytest.importorskip("exchange_calendars")
     sessions = [f"2024-{month:02d}-{day:02d}" for month in (2, 3) for day in range(4, 29)]
@@ -309,6 +309,7 @@ def test_a_forecast_stands_beside_its_controls(small_base: Path, tmp_path: Path)
             f"output={tmp_path / 'run'}",
         ],
     )
+    assert "Note: until when the base model's texts reach is not known" in capfd.readouterr().err
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["baselines"].keys() == {"majority", "tfidf_logreg", "persistence", "shuffled", "base_model"}
     assert metrics["test"]["rows"] == round(0.25 * (len(sessions) - 3))
