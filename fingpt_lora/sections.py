@@ -235,7 +235,9 @@ class DataSection(Section):
     market: MarketSection | None = Field(
         None, description="data.path holds daily prices: build forecast rows from them, point in time."
     )
-    limit: int | None = Field(None, ge=1, description="Use only the first rows of each split (for trials).")
+    limit: int | None = Field(
+        None, ge=1, description="Use only so many rows of each split, at even distances (for trials)."
+    )
     revision: str | None = Field(None, description="Commit or tag of a hub data set.")
     name: str | None = Field(None, description="Configuration name of a hub data set.")
     train_split: str = Field("train", description="Split of a hub data set to train on.")

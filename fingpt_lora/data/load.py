@@ -81,7 +81,7 @@ def load_splits(
     if any("decided_at" in row.fields for row in rows):
         _keep_time(parts, data, intake)
     if data.limit:
-        parts = {name: part[: data.limit] for name, part in parts.items()}
+        parts = {name: _spread(part, data.limit) for name, part in parts.items()}
     audit = intake.audit(parts, duplicates, contradictions)
     return Splits(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]), audit)
 
@@ -225,6 +225,11 @@ def _split(rows: list[Row], given: dict[str, list[Row]], data: DataSection, inta
     if not parts["train"]:
         raise DataError("No row is for training: each of them is marked test or validation.")
     return parts
+
+
+def _spread(rows: list[Row], limit: int) -> list[Row]:
+    """Return this many rows at even distances: a file may be in the order of its labels, or of time."""
+    return rows if len(rows) <= limit else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def _keep_time(parts: dict[str, list[Row]], data: DataSection, intake: Intake) -> None:

@@ -183,11 +183,17 @@ def test_contradictions_follow_the_policy(write: Write, tmp_path: Path) -> None:
         load(tmp_path, path="c.jsonl", test="t.jsonl")
 
 
-def test_limit_takes_the_first_of_each_split(write: Write, tmp_path: Path) -> None:
+def test_limit_takes_rows_at_even_distances(write: Write, tmp_path: Path) -> None:
     write("a.jsonl", rows(60))
     full = load(tmp_path, path="a.jsonl", split=RANDOM, validation_share=0.2)
     some = load(tmp_path, path="a.jsonl", split=RANDOM, validation_share=0.2, limit=4)
-    assert (some.train, some.validation, some.test) == (full.train[:4], full.validation[:4], full.test[:4])
+    for few, all_of_them in ((some.train, full.train), (some.validation, full.validation), (some.test, full.test)):
+        places = [all_of_them.index(row) for row in few]
+        steps = {after - before for before, after in zip(places, places[1:], strict=False)}
+        assert len(few) == 4 and places[0] == 0 and max(steps) - min(steps) <= 1
+        assert places[-1] >= len(all_of_them) * 3 // 4
+    more = load(tmp_path, path="a.jsonl", split=RANDOM, validation_share=0.2, limit=60)
+    assert (more.train, more.test) == (full.train, full.test)
     assert some.audit.fingerprint != full.audit.fingerprint
 
 
