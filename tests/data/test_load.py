@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_limit_takes_rows_at_even_distances(write: Write, tmp_path: Path) -> Non
     some = load(tmp_path, path="a.jsonl", split=RANDOM, validation_share=0.2, limit=4)
     for few, all_of_them in ((some.train, full.train), (some.validation, full.validation), (some.test, full.test)):
         places = [all_of_them.index(row) for row in few]
-        steps = {after - before for before, after in zip(places, places[1:], strict=False)}
+        steps = {after - before for before, after in itertools.pairwise(places)}
         assert len(few) == 4 and places[0] == 0 and max(steps) - min(steps) <= 1
         assert places[-1] >= len(all_of_them) * 3 // 4
     more = load(tmp_path, path="a.jsonl", split=RANDOM, validation_share=0.2, limit=60)
