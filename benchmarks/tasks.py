@@ -74,10 +74,10 @@ JOBS = {
     ),
     "headlines": Job("gold headlines, 9 questions, 300 steps", "headlines", "question_f1", ("training.max_steps=300",)),
     "finre": Job(
-        "FinRE, 44 relations (Chinese), 250 steps",
+        "FinRE, 44 relations (Chinese), 150 steps",
         "relations",
         "accuracy",
-        ("training.max_steps=250", "data.split.test=0.06"),
+        ("training.max_steps=150", "data.split.test=0.04"),
     ),
     "phrasebank": Job(
         "PhraseBank 50Agree by MiniLM, all weights",
