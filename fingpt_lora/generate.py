@@ -61,7 +61,7 @@ def generate_answers(
             processors = []
             if tokens is not None and isinstance(task, Written):
                 grammars = [task.grammar(texts[i].strip()) for i in part]
-                processors.append(Grammars(tokens, grammars, ids.shape[1]))
+                processors.append(Grammars(tokens, grammars, ids.shape[1], room))
             with torch.inference_mode():
                 output = model.generate(  # type: ignore[operator]
                     input_ids=ids,

@@ -15,6 +15,7 @@ pytest.importorskip("llguidance", reason="an extra: pip install 'fingpt-lora[con
 
 from llguidance import LLMatcher, LLTokenizer
 
+from fingpt_lora.constrained import Grammars, Tokens
 from fingpt_lora.contract import load_tokenizer, make_contract
 from fingpt_lora.errors import RecipeError
 from fingpt_lora.generate import generate_answers
@@ -134,6 +135,29 @@ def test_a_model_that_knows_nothing_stays_within_the_format(small_base: Path, ta
         # A small model may not come to an end within the room; what it said so far is within the format, too.
         assert isinstance(read, Answer) or LLMatcher(own, task.grammar(text)).consume_tokens(ids)
         assert read is None or all(fact.grounded for fact in read.facts)
+
+
+@pytest.mark.parametrize("room", [40, 90, 200])
+@pytest.mark.parametrize("task", [EVENTS, SUBJECTS], ids=["triggers", "without"])
+def test_events_come_to_an_end_within_their_room(checkpoint: Path, task: EventExtractionTask, room: int) -> None:
+    """A model may repeat itself for ever: here one that would say anything but what ends something."""
+    tokenizer = load_tokenizer(checkpoint)
+    stop = tokenizer.token_to_id("<|im_end|>")
+    tokens, texts = Tokens(tokenizer, [stop], 49_152), [TEXT, ZH, ZH * 5, TEXT[:9]]
+    ids = torch.zeros(len(texts), 7, dtype=torch.long)
+    keep = Grammars(tokens, [task.grammar(text) for text in texts], ids.shape[1], room)
+    generator = torch.Generator().manual_seed(room)
+    words = tokenizer.decode_batch([[token] for token in range(49_152)], skip_special_tokens=False)
+    ends = [stop, *(token for token, word in enumerate(words) if "]" in word or "}" in word)]
+    for _ in range(room):
+        wanted = torch.randn(len(texts), 49_152, generator=generator)
+        wanted[:, ends] -= 50
+        ids = torch.cat([ids, keep(ids, wanted).argmax(dim=1, keepdim=True)], dim=1)  # type: ignore[arg-type]
+    for text, row in zip(texts, ids[:, 7:].tolist(), strict=True):
+        assert stop in row
+        answer = tokenizer.decode(row[: row.index(stop)])
+        read = task.read(answer, text)
+        assert read is not None and all(fact.grounded is not False for fact in read.facts), answer
 
 
 def test_without_the_extra_the_recipe_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
