@@ -87,10 +87,16 @@ JOBS = {
     ),
     "fin5": Job("FIN5, entities by span", "entities", "micro_f1"),
     "fewfc": Job(
-        "FewFC, roles of events (Chinese), 400 training rows",
+        "FewFC, roles of events (Chinese), 800 training rows",
         "event_extraction",
         "role_f1",
-        ("data.limit=400", "data.split.test=0.02", "evaluation.base_model=false", "training.num_train_epochs=1"),
+        (
+            "data.limit=800",
+            "data.split.test=0.02",
+            "evaluation.base_model=false",
+            "training.num_train_epochs=1",
+            "training.per_device_train_batch_size=4",
+        ),
         constrained=True,
     ),
     "finese": Job(
