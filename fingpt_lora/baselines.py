@@ -15,6 +15,7 @@ from fingpt_lora.metrics import Predictions
 # One token: a Han character or kana (written without spaces), a run of other letters and digits, or a single sign,
 # because in this trade "%", "-" and "$" mean something.
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WEIGHTS = 1_000_000  # of each kind of features: 300,000 features for three classes
 _TOKEN = rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_"
 
 
@@ -85,7 +86,7 @@ def tfidf_baseline(
     from sklearn.pipeline import make_pipeline
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn requires it
 
-    model = make_pipeline(tfidf_features(), tfidf_regression())
+    model = make_pipeline(tfidf_features(len(set(train_labels))), tfidf_regression())
     # The optimizer's vectors are short: on a busy machine, waiting for a second thread makes it six times slower.
     # A thousand steps are ample; a last digit that is not settled is nothing to tell the user about.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -98,14 +99,20 @@ def tfidf_baseline(
     return Predictions(labels, tuple(gold), answers, probabilities)
 
 
-def tfidf_features() -> Any:
-    """Return the features of the TF-IDF baselines: words and pairs of them, and sequences of characters."""
+def tfidf_features(classes: int = 2) -> Any:
+    """Return the features of the TF-IDF baselines: words and pairs of them, and sequences of characters.
+
+    Args:
+        classes: each of them weighs every feature. Of forty, only the most frequent features are taken: more would take
+            minutes and gigabytes.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
+    most = _WEIGHTS // classes
     return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_TOKEN),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_TOKEN, max_features=most),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=most),
     )
 
 

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 import fingpt_lora.data
-from fingpt_lora.baselines import majority_baseline, persistence_baseline, shuffled_baseline, tfidf_baseline
+from fingpt_lora import baselines
+from fingpt_lora.baselines import (
+    majority_baseline,
+    persistence_baseline,
+    shuffled_baseline,
+    tfidf_baseline,
+    tfidf_features,
+)
 from fingpt_lora.metrics import classification_metrics
 
 LABELS = ("negative", "neutral", "positive")
@@ -114,3 +121,12 @@ def test_shuffled_labels_teach_nothing() -> None:
     assert classification_metrics(learned, bootstrap=100)["accuracy"] == 1.0
     assert 0.3 < classification_metrics(shuffled, bootstrap=100)["accuracy"] < 0.7
     assert shuffled.predicted == shuffled_baseline(*given).predicted
+
+
+def test_of_many_classes_the_most_frequent_features_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{word} rose {number} % in region {number % 7}" for number in range(40) for word in ("Revenue", "Cost")]
+    free = tfidf_features(3).fit(texts)
+    monkeypatch.setattr(baselines, "_WEIGHTS", 3 * 50)
+    few = tfidf_features(3).fit(texts)
+    assert free.transform(texts[:1]).shape[1] > 150 and few.transform(texts[:1]).shape[1] == 2 * 50
+    assert "rose" in few.transformer_list[0][1].vocabulary_
