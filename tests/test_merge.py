@@ -29,12 +29,18 @@ from fingpt_lora.train import run_recipe
 from tests.conftest import TEXTS, Train
 
 # Gently enough for what an adapter adds to be smaller than the steps of four bits.
-NF4 = ("model.quantization=nf4", "model.dtype=auto", "training.max_steps=10", "training.learning_rate=0.001")
+NF4 = ("model.quantization=nf4", "model.dtype=auto", "training.max_steps=20", "training.learning_rate=0.001")
 
 
 @pytest.fixture(scope="module")
-def quantized(train: Train) -> Path:
-    return train("sentiment", "quantized", *NF4)
+def quantized(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tells rises from falls, and answers otherwise without its adapter."""
+    rows = [{"text": f"Profit rose by {i} %", "label": "positive"} for i in range(24)]
+    rows += [{"text": f"Loss widened by {i} %", "label": "negative"} for i in range(24)]
+    path = tmp_path_factory.mktemp("rows") / "moves.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = [f"data.path={path}", "data.split={method: random, test: 0.5}", "data.limit=null"]
+    return train("sentiment", "quantized", *NF4, *data)
 
 
 @pytest.fixture(scope="module")
