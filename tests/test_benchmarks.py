@@ -28,6 +28,7 @@ def phrasebank(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_side_trains_on_the_same_rows(phrasebank: Path, small_base: Path, tmp_path: Path) -> None:
     rows = training.row_sets(str(phrasebank), 44, tmp_path)
     assert max(map(len, rows["mixed"].read_text().splitlines())) > 400

@@ -92,8 +92,12 @@ def test_padding_changes_neither_loss_nor_score(minilm: Path, task: Any) -> None
 
 @pytest.mark.parametrize(
     "settings",
-    [["training.learning_rate=2e-4"], ["adapter={r: 8, lora_alpha: 16}", "training.learning_rate=2e-3"]],
-    ids=["whole", "lora"],
+    [
+        pytest.param(["training.learning_rate=2e-4"], id="whole"),
+        pytest.param(
+            ["adapter={r: 8, lora_alpha: 16}", "training.learning_rate=2e-3"], id="lora", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_classifier_is_trained_saved_and_used(tmp_path: Path, settings: list[str]) -> None:
     adapter = len(settings) > 1

@@ -75,6 +75,7 @@ def test_figures_by_hand() -> None:
     assert found["intervals"]["perplexity"] == pytest.approx([math.exp(2)] * 2)
 
 
+@pytest.mark.slow
 def test_pretraining_then_a_task_on_top(small_base: Path, tmp_path: Path) -> None:
     texts = tmp_path / "filings"
     texts.mkdir()
