@@ -113,9 +113,8 @@ JOBS = {
     ),
     "text": Job("SENTiVENT's articles as raw text, 24 steps", "text", "perplexity", ("training.max_steps=24",)),
     "forecast": Job("direction in 5 sessions, 5 shares", "forecast", "accuracy"),
-    # The file goes share by share, so that its first rows are those of a few shares. The first fold of a walk forward
-    # has the first weeks of all of them, and tests on the weeks after. Moves within half a per cent are left out by the
-    # data set itself.
+    # The whole file would take hours. The first fold of a walk forward has the first weeks of all shares, and tests on
+    # the weeks after. Moves within half a per cent are left out by the data set itself.
     "stocknet": Job(
         "StockNet, next day's direction, the first of 24 folds",
         "forecast",
