@@ -15,8 +15,8 @@ from fingpt_lora.metrics import Predictions
 # One token: a Han character or kana (written without spaces), a run of other letters and digits, or a single sign,
 # because in this trade "%", "-" and "$" mean something.
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WEIGHTS = 1_000_000  # of each kind of features: 300,000 features for three classes
 _TOKEN = rf"[{_CJK}]|[^\W_{_CJK}]+|[^\w\s]|_"
+_WEIGHTS = 1_000_000  # of each kind of features: 300,000 features for three classes
 
 
 def majority_baseline(train_labels: Sequence[str], gold: Sequence[str], labels: tuple[str, ...]) -> Predictions:

@@ -12,7 +12,6 @@ Only the positions that carry a loss reach the vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -197,8 +196,8 @@ def cannot_share(model: Any, examples: Sequence[Mapping[str, Any]], pad_id: int)
         model.train(was_training)
     differences = (shared - padded).norm(dim=-1) / padded.norm(dim=-1)
     of_longest = int((Collator(pad_id, share_prefix=True)(rows[:1])["labels"] != IGNORED).sum())
-    parts = [part[-_LAST:].mean().item() for part in (differences[:of_longest], differences[of_longest:])]
-    difference = max(parts) if all(map(math.isfinite, parts)) else math.nan
+    means = [part[-_LAST:].mean() for part in (differences[:of_longest], differences[of_longest:])]
+    difference = torch.stack(means).max().item()
     if difference <= SAME_LOGITS[model.dtype == torch.float32]:  # false for NaN, too
         return None
     return f"this model computes something else with it (logits differ by {difference:.1%} of their spread)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tokenizers import Tokenizer
 
@@ -28,7 +27,7 @@ def of_memory(splits: Splits, recipe: Recipe) -> Audit:
     else:
         return splits.audit
     warning += ": it may have read the outcome of test rows, so the figures are no proof of foresight"
-    return replace(splits.audit, warnings=(*splits.audit.warnings, warning))
+    return splits.audit.warned(warning)
 
 
 def of_unknown(audit: Audit, train: Sequence[Example], tokenizer: Tokenizer) -> Audit:
@@ -44,4 +43,4 @@ def of_unknown(audit: Audit, train: Sequence[Example], tokenizer: Tokenizer) -> 
         f"{share:.0%} of the tokens of the training rows are unknown to the base model; name one that was trained on "
         "their language"
     )
-    return replace(audit, warnings=(*audit.warnings, warning))
+    return audit.warned(warning)

@@ -116,7 +116,7 @@ def splits_of(recipe: Recipe) -> Splits:
         warning = (
             "what model.adapters learned before was not compared with the test rows; see to it that it is other text"
         )
-        splits = replace(splits, audit=replace(splits.audit, warnings=(*splits.audit.warnings, warning)))
+        splits = replace(splits, audit=splits.audit.warned(warning))
     return splits
 
 

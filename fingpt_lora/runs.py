@@ -93,9 +93,8 @@ def weights_folder(recipe: Recipe) -> str:
 def fingerprint(recipe: Recipe, data_fingerprint: str, contract: PromptContract, base: str) -> str:
     """Hash all that decides what a run computes: recipe, rows, prompt contract, base weights."""
     content = recipe.as_dict()
-    content["training"].setdefault(
-        "gradient_checkpointing", False
-    )  # chosen by the memory there is, for the same result
+    # Chosen by the memory there is, for the same result; written out, so that runs of before keep their identity.
+    content["training"].setdefault("gradient_checkpointing", False)
     for section, keys in _FREE.items():
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     content.pop("output")

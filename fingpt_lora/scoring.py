@@ -152,7 +152,7 @@ def _padded(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int, pad
         ends = [(branches.index(list(answer[:-1])) + 1) * longest for answer in answers]
         places = [range(end - len(answer), end) for end, answer in zip(ends, answers, strict=True)]
         own = logits.view(len(batch), len(branches) * longest, -1)
-        yield torch.stack([_totals(row, places, answers) for row in own])
+        yield _totals(own, places, answers)
 
 
 def _one_sequence(model: torch.nn.Module, prompts: Rows, answers: Rows, rows: int) -> Iterator[torch.Tensor]:
@@ -208,17 +208,17 @@ def _score_batch(
     starts = dict(zip(map(tuple, branches), itertools.accumulate(map(len, branches), initial=1), strict=False))
     # The first token is predicted by the row's last position, the others by their branch.
     places = [[0, *range(starts[tuple(a[:-1])], starts[tuple(a[:-1])] + len(a) - 1)] for a in answers]
-    return torch.stack([_totals(row, places, answers) for row in logits])
+    return _totals(logits, places, answers)
 
 
 def _totals(logits: torch.Tensor, places: Rows, answers: Rows) -> torch.Tensor:
-    """Return the log-probability of each answer, its tokens predicted by the logits of its places.  # (answers,)
+    """Return the log-probability of each answer, its tokens predicted by the logits of its places.
 
     Row by row, and without the log-probability of every token of the vocabulary: of many answers these would be
     gigabytes, and take longer than the model.
+
+    # (rows, places, vocabulary) -> (rows, answers), float64
     """
-    norms = torch.logsumexp(logits.float(), dim=-1).double()  # (places,)
-    counts = [len(answer) for answer in answers]
     at, ids = (torch.tensor(list(itertools.chain(*lists)), device=logits.device) for lists in (places, answers))
-    found = logits[at, ids].double() - norms[at]
-    return torch.stack([part.sum() for part in torch.split(found, counts)])
+    found = torch.stack([row[at, ids].double() - row.float().logsumexp(dim=-1).double()[at] for row in logits])
+    return torch.stack([part.sum(dim=1) for part in torch.split(found, [len(a) for a in answers], dim=1)], dim=1)

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fingpt_lora.data.rows import BadRow, Row
@@ -99,6 +99,10 @@ class Audit:
     sources: Mapping[str, str] = field(default_factory=dict)  # file -> SHA-256, hub set -> revision
     licence: str | None = None
     fingerprint: str = ""
+
+    def warned(self, warning: str) -> Audit:
+        """Return the audit with one warning more."""
+        return replace(self, warnings=(*self.warnings, warning))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the audit as JSON types."""

@@ -119,8 +119,6 @@ class EventExtractionTask(Asked):
         if strange is not None:
             return f"'{strange}' of an event is neither a text nor a list of them"
         events = [self._ordered(event, text) for event in read if event]
-        if not self.triggers:
-            events = [{key: value for key, value in event.items() if key != _TRIGGER} for event in events]
         unique = [event for place, event in enumerate(events) if event not in events[:place]]
         written = json.dumps(unique, ensure_ascii=False, separators=(",", ":"))
         problem = self._problem(unique)
@@ -135,10 +133,10 @@ class EventExtractionTask(Asked):
 
     def _problem(self, events: Sequence[Mapping[str, Any]]) -> str | None:
         for event in events:
-            kind = str(event.get("type"))
+            kind = str(event.get(_TYPE))
             if kind not in self.roles:
                 return f"an event of the type '{kind:.60}', which task.roles does not name"
-            strange = next((key for key in event if key not in ("type", _TRIGGER, *self.roles[kind])), None)
+            strange = next((key for key in event if key not in (_TYPE, _TRIGGER, *self.roles[kind])), None)
             if strange is not None:
                 return f"an event '{kind}' with the role '{strange}', which task.roles does not name"
         try:
@@ -150,9 +148,10 @@ class EventExtractionTask(Asked):
 
     def _ordered(self, event: Mapping[str, Any], text: str) -> dict[str, Any]:
         """Return the event as it is written: roles in the order of the recipe, values in that of the text."""
-        known = self.roles.get(str(event.get("type")), ())
-        ordered = {key: event[key] for key in ("type", _TRIGGER) if key in event}
-        for role in (*known, *(key for key in event if key not in ("type", _TRIGGER, *known))):
+        known = self.roles.get(str(event.get(_TYPE)), ())
+        head = (_TYPE, _TRIGGER) if self.triggers else (_TYPE,)
+        ordered = {key: event[key] for key in head if key in event}
+        for role in (*known, *(key for key in event if key not in (_TYPE, _TRIGGER, *known))):
             values = event.get(role)
             if isinstance(values, str):
                 values = [values]
@@ -176,21 +175,20 @@ class EventExtractionTask(Asked):
                 facts[Fact(event[_TYPE], (_TYPE,), _TYPE, None)] = None
             for key, value in event.items():
                 if key == _TRIGGER:
-                    facts[Fact(event["type"], (_TRIGGER, value), _TRIGGER, value in text)] = None
+                    facts[Fact(event[_TYPE], (_TRIGGER, value), _TRIGGER, value in text)] = None
                 elif key != _TYPE:
                     for one in value:
-                        facts[Fact(event["type"], (key, one), _ROLE, one in text)] = None
+                        facts[Fact(event[_TYPE], (key, one), _ROLE, one in text)] = None
         return Answer(written, tuple(facts), events)
 
     def grammar(self, text: str) -> str:
         """Return the grammar of all answers to a text; each value is a piece of it."""
         rules = []
         for number, (kind, roles) in enumerate(self.roles.items()):
-            head = _quoted(f'{{"type":{_quoted(kind)}') + (
-                f" {_quoted(f',{_quoted(_TRIGGER)}:')} value" * self.triggers
-            )
+            head = _quoted(f'{{"type":{_quoted(kind)}')
+            trigger = f"{_quoted(f',{_quoted(_TRIGGER)}:')} value" if self.triggers else ""
             rest = " ".join(f"({_quoted(f',{_quoted(role)}:')} values)?" for role in roles)
-            rules.append(f'event{number}: {head} {rest} "}}"\n')
+            rules.append(f'event{number}: {head} {trigger} {rest} "}}"\n')
         events = " | ".join(f"event{number}" for number in range(len(self.roles)))
         return (
             f'start: "[]" | "[" event ("," event)* "]"\nevent: {events}\n{"".join(rules)}'
@@ -234,7 +232,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _from_mentions(event: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read FewFC's mentions, in the order of the text: one trigger, and roles with any number of values."""
-    found: dict[str, Any] = {"type": event.get("type")}
+    found: dict[str, Any] = {_TYPE: event.get(_TYPE)}
     mentions = event["mentions"]
     if not isinstance(mentions, list) or not all(isinstance(one, Mapping) for one in mentions):
         return None
