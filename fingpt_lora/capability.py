@@ -244,7 +244,7 @@ def checkpointing(
     """
     key, rows = "training.gradient_checkpointing", recipe.training["per_device_train_batch_size"]
     tokens = longest_batch(lengths, rows, padded=padded)
-    kept = activation_bytes(config, tokens, number_bytes=2 if recipe.model.dtype == "bfloat16" else 4)
+    kept = activation_bytes(config, tokens, number_bytes=4 if recipe.model.dtype == "float32" else 2)
     if kept is None:
         big = base_bytes > 2 * _GIB
         fits = "may not fit" if big else "fit"

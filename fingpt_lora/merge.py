@@ -37,6 +37,9 @@ from fingpt_lora.runs import Run
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
+# A model that answers nearly every row alike keeps its answers whatever is lost of it, but not its probabilities.
+_MOVED = 0.1
+
 
 @dataclass(frozen=True)
 class _Member:
@@ -256,17 +259,30 @@ def _closest(found: Mapping[str, Any], needed: Mapping[str, float]) -> str:
 
     def far(name: str) -> tuple[bool, float]:
         tasks = found[name]["tasks"]
-        fails = any(own["kept"] < needed[task] for task, own in tasks.items())
+        fails = any(own["kept"] < needed[task] or own["moved"] > _movable(needed[task]) for task, own in tasks.items())
         return fails, float(np.mean([own["mean_drift"] for own in tasks.values()]))
 
     return min(found, key=far)
 
 
 def _check_kept(kept: Mapping[str, Any], needed: Mapping[str, float], adapters: Sequence[Path]) -> None:
+    why = "The adapters disturb each other" if len(adapters) > 1 else "The merge has lost what was trained"
     for name, own in kept["tasks"].items():
         if not own["kept"] >= needed[name]:
-            why = "The adapters disturb each other" if len(adapters) > 1 else "The merge has lost what was trained"
-            raise MergeError(
-                f"{why}: of '{name}', the merged model keeps {own['kept']:.1%} of the answers, and {needed[name]:.1%} "
-                "are asked for (evaluation.merge_agreement, or --agreement). Nothing was kept; use the run as it is."
+            found = f"keeps {own['kept']:.1%} of the answers, and {needed[name]:.1%} are asked for"
+        elif not own["moved"] <= _movable(needed[name]):
+            found = (
+                f"keeps the answers, but {own['moved']:.1%} of their probability went to others, and "
+                f"{_movable(needed[name]):.1%} may"
             )
+        else:
+            continue
+        raise MergeError(
+            f"{why}: of '{name}', the merged model {found} (evaluation.merge_agreement, or --agreement). Nothing was "
+            "kept; use the run as it is."
+        )
+
+
+def _movable(needed: float) -> float:
+    """Return the share of the probability that may move: no less than the share of the answers that may be lost."""
+    return max(_MOVED, 1 - needed)

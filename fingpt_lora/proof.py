@@ -58,12 +58,14 @@ class Agreement:
         near_ties: share that differ where the trained model is as good as undecided.
         mean_drift: mean absolute difference of the log-probabilities, in nats.
         max_drift: the largest one.
+        moved: share of the probability that went to other answers, from 0 to 1, a mean over rows (labels, tokens).
     """
 
     agreement: float
     near_ties: float
     mean_drift: float
     max_drift: float
+    moved: float
 
     @property
     def kept(self) -> float:
@@ -118,7 +120,10 @@ class Trained:
     def compare(self, other: Answered) -> Agreement:
         """Measure how near another model's answers are."""
         drift = np.abs(self.first.log_probs - other.log_probs)
-        return Agreement(*self.agreement(other.said), float(drift.mean()), float(drift.max()))
+        moved = np.abs(np.exp(self.first.log_probs) - np.exp(other.log_probs))
+        if moved.ndim == 2 and self.thresholds is None:  # one of the labels is right: what one loses another gets
+            moved = moved.sum(axis=1) / 2
+        return Agreement(*self.agreement(other.said), float(drift.mean()), float(drift.max()), float(moved.mean()))
 
 
 def probe_rows(run: Run, encoder: PromptEncoder, data: str | None = None, rows: int = ROWS) -> list[Row]:

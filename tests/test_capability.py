@@ -85,6 +85,7 @@ WORKSTATION, CARD = replace(NEW_CPU, memory=24 << 30), replace(GPU, gpu_memory=8
         ("", WORKSTATION, SMALL, 1 << 28, 2000, True),  # 16 long rows
         ("training: {per_device_train_batch_size: 2}", WORKSTATION, SMALL, 1 << 28, 2000, False),
         ("model: {dtype: float32}", WORKSTATION, SMALL, 1 << 28, 600, True),
+        ("model: {dtype: float16}", WORKSTATION, SMALL, 1 << 28, 600, False),
         ("model: {quantization: none}", CARD, LARGE, 13 << 30, 200, False),
         ("model: {quantization: none}", CARD, LARGE, 13 << 30, 350, True),
         ("model: {quantization: nf4}", CARD, LARGE, 13 << 30, 350, False),  # what the weights leave

@@ -289,6 +289,30 @@ def test_agreement_is_that_of_whole_answers() -> None:
     assert (found.max_drift, found.mean_drift) == pytest.approx((np.log(2), np.log(2) / 3))
 
 
+def test_probability_moves_from_label_to_label_or_between_yes_and_no() -> None:
+    before, after = [[0.9, 0.1], [0.6, 0.4]], [[0.7, 0.3], [0.6, 0.4]]
+    own = answered(["a", "a"], before)
+    found = Trained(own, own, ("a", "b"), None).compare(answered(["a", "a"], after))
+    assert (found.agreement, found.moved) == pytest.approx((1, 0.1))  # a fifth of the first row, none of the second
+    own = answered([("a",), ("a",)], before)
+    found = Trained(own, own, ("a", "b"), np.array([0.5, 0.5])).compare(answered([("a",), ("a",)], after))
+    assert found.moved == pytest.approx((0.2 + 0.2) / 4)
+    own = answered(["x"], [0.8, 0.5])  # two tokens
+    assert Trained(own, own, (), None).compare(answered(["x"], [0.6, 0.5])).moved == pytest.approx(0.1)
+
+
+def test_answers_alone_do_not_prove_a_merge() -> None:
+    def found(moved: float) -> dict[str, Any]:
+        return {"tasks": {"one_sided": {"kept": 1.0, "moved": moved, "mean_drift": moved}}}
+
+    with pytest.raises(MergeError, match=r"keeps the answers, but 30\.0% of their probability .*, and 10\.0% may"):
+        merging._check_kept(found(0.3), {"one_sided": 0.97}, [])
+    merging._check_kept(found(0.3), {"one_sided": 0.6}, [])  # so much was allowed
+    merging._check_kept(found(0.05), {"one_sided": 0.97}, [])
+    with pytest.raises(MergeError):
+        merging._check_kept(found(float("nan")), {"one_sided": 0.97}, [])
+
+
 def test_what_the_trained_model_does_not_keep_itself_is_not_asked_for() -> None:
     first = answered(["a", "a", "a", "b"], [[0.51, 0.49], [0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])
     second = answered(["b", "a", "a", "b"], [[0.49, 0.51], [0.9, 0.1], [0.6, 0.4], [0.1, 0.9]])

@@ -21,8 +21,7 @@ from fingpt_lora.data.sources import SAMPLE, Source, open_sources
 from fingpt_lora.data.splits import by_column, hold_out, named_split, walk_forward
 from fingpt_lora.errors import DataError
 from fingpt_lora.sections import DataSection, SplitSection
-from fingpt_lora.tasks.base import Answer, Task, Written
-from fingpt_lora.tasks.event_extraction import EventExtractionTask
+from fingpt_lora.tasks.base import Answer, InParts, Task, Written
 from fingpt_lora.tasks.text import TextTask
 
 _HOW_TO_SPLIT = (
@@ -147,13 +146,13 @@ def rows_in_memory(
 
 
 def _layout(data: DataSection, task: Task, *, strict: bool = True) -> Layout:
-    parts = task.parts if isinstance(task, EventExtractionTask) else ()
+    parts = task.parts if isinstance(task, InParts) else ()
     return Layout(data.layout, data.fields, task.fields, answers=task.columns, parts=parts, strict=strict)
 
 
 def _together(rows: list[Row], data: DataSection, task: Task) -> list[Row]:
-    """Join the rows of each text where every row tells one of its events."""
-    if not isinstance(task, EventExtractionTask) or not set(task.parts) & data.fields.keys():
+    """Join the rows of each text where every row tells a piece of its answer."""
+    if not isinstance(task, InParts) or not set(task.parts) & data.fields.keys():
         return rows
     by_text: dict[str, list[Row]] = {}
     for row in rows:

@@ -77,11 +77,11 @@ def merge_table(report: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption_justify="left", caption_style="")
-    for title in ("", "merged into", "the same", "near ties", "drift", "max", "accuracy"):
+    for title in ("", "merged into", "the same", "near ties", "moved", "drift", "max", "accuracy"):
         table.add_column(title, justify="left" if title in ("", "merged into") else "right", no_wrap=True)
     for task, trained in report["trained"].items():
         again = wording.percent(trained["agreement_with_itself"])
-        table.add_row(task, "(asked again)", again, "", "", "", wording.number(trained["accuracy"]))
+        table.add_row(task, "(asked again)", again, "", "", "", "", wording.number(trained["accuracy"]))
         for name, found in report["candidates"].items():
             own = found["tasks"][task]
             table.add_row(
@@ -89,6 +89,7 @@ def merge_table(report: Mapping[str, Any]) -> Table:
                 WEIGHTS[name] + (" (kept)" if name == report["kept"] else ""),
                 wording.percent(own["agreement"]),
                 wording.percent(own["near_ties"]),
+                wording.percent(own["moved"]),
                 f"{own['mean_drift']:.4f}",
                 f"{own['max_drift']:.3f}",
                 wording.number(own["accuracy"]),

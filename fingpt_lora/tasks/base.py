@@ -191,3 +191,15 @@ class Written(Task, Protocol):
 
     def by_heart(self, known: Sequence[Answer]) -> Callable[[str], frozenset[Fact]]:
         """Return what finds in a text what the training answers name: the baseline."""
+
+
+@runtime_checkable
+class InParts(Written, Protocol):
+    """A task whose answer a table may hold in parts: a piece of it in each row of a text, in columns of their own."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What columns may hold of the piece that a row tells."""
+
+    def together(self, answers: Sequence[Answer], text: str) -> Answer:
+        """Return the answer that states the pieces of several rows of one text."""
