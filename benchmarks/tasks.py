@@ -87,11 +87,11 @@ JOBS = {
     ),
     "fin5": Job("FIN5, entities by span", "entities", "micro_f1"),
     "fewfc": Job(
-        "FewFC, roles of events (Chinese), 600 training rows",
+        "FewFC, roles of events (Chinese), 2,400 training rows",
         "event_extraction",
         "role_f1",
         (
-            "data.limit=600",
+            "data.limit=2400",
             "data.split.test=0.02",
             "evaluation.base_model=false",
             "training.num_train_epochs=1",
