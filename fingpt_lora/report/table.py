@@ -98,8 +98,8 @@ def merge_table(report: Mapping[str, Any]) -> Table:
             )
     rows = ", ".join(str(count) for count in report["rows"].values())
     table.caption = (
-        f"{rows} held-out rows: answers that are the same, or another at a near tie; probability that moved; mean drift "
-        f"of log-probabilities in nats. {report['seconds']:.0f} s."
+        f"{rows} held-out rows: answers that are the same, or another at a near tie; probability that moved; mean "
+        f"drift of log-probabilities in nats. {report['seconds']:.0f} s."
     )
     return table
 
