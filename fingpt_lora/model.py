@@ -49,6 +49,10 @@ def load_base(
         ModelError: transformers cannot load it, or the quantization is not possible here.
     """
     dtype = getattr(torch, section.dtype)
+    if device.startswith("cuda"):
+        # Torch prefers cuDNN's attention on recent cards, which plans anew for every shape, a second each; here nearly
+        # every batch has its own.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     quantization = quantization_config(section, dtype)
     kind, head = AutoModelForCausalLM, {}
     if section.head == "classification":
