@@ -179,7 +179,8 @@ def _train_trl(plan: Plan, tuned: bool, folder: Path) -> list[float]:
     from fingpt_lora.callbacks import StepTimer
 
     machine = capability.detect()
-    section = plan.recipe.model.model_copy(update={"attn_implementation": machine.attention(training=True) if tuned else "sdpa"})
+    attention = machine.attention(training=True) if tuned else "sdpa"
+    section = plan.recipe.model.model_copy(update={"attn_implementation": attention})
     base = models.load_base(section, plan.checkpoint, device=machine.device)
     torch.backends.cuda.enable_cudnn_sdp(not tuned)  # as torch has it; our loader turns it off
     adapter = {key: value for key, value in plan.recipe.adapter.items() if key != "peft_type"}
